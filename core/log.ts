@@ -1,0 +1,38 @@
+/** One log line: a constant message, and data in typed fields. */
+
+export type Level = 'panic' | 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace';
+
+/** Everything that a log line may carry beside its message. Add a field here, once, with its meaning. Never keys, tokens, JWTs or CSRs. */
+export interface Fields {
+  readonly spiffe_id?: string;
+  readonly agent_id?: string;
+  readonly entry_id?: string;
+  readonly trust_domain?: string;
+  readonly service?: string;
+  readonly method?: string;
+  readonly address?: string;
+  readonly path?: string;
+  readonly plugin?: string;
+  readonly pid?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly count?: number;
+  /** Wall time, milliseconds. */
+  readonly elapsed_ms?: number;
+  readonly expires_at?: Date;
+  readonly authority_id?: string;
+  /** Logged as its message and, at debug, its cause; never its stack above debug. */
+  readonly error?: unknown;
+}
+
+export interface Log {
+  error(message: string, fields?: Fields): void;
+  warn(message: string, fields?: Fields): void;
+  info(message: string, fields?: Fields): void;
+  debug(message: string, fields?: Fields): void;
+  trace(message: string, fields?: Fields): void;
+  /** A log whose lines also carry `fields`. */
+  with(fields: Fields): Log;
+}
+
+export const silent: Log = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {}, trace: () => {}, with: () => silent };
