@@ -1,13 +1,34 @@
 /** The codes that only programs know, beside those of `spiffe/errors.ts`, and their maker. */
 import { type Code, SpiffeError } from '../spiffe/errors.ts';
 
-export type CoreCode = Code | 'ALREADY_EXISTS' | 'FAILED_PRECONDITION' | 'RESOURCE_EXHAUSTED' | 'UNIMPLEMENTED' | 'UNAUTHENTICATED' | 'ABORTED' | 'DEADLINE_EXCEEDED' | 'CANCELLED' | 'SETTINGS_INVALID' | 'STORE_FAILED' | 'INTERNAL';
+export type CoreCode =
+  | Code
+  | 'ALREADY_EXISTS'
+  | 'FAILED_PRECONDITION'
+  | 'RESOURCE_EXHAUSTED'
+  | 'UNIMPLEMENTED'
+  | 'UNAUTHENTICATED'
+  | 'ABORTED'
+  | 'DEADLINE_EXCEEDED'
+  | 'CANCELLED'
+  | 'SETTINGS_INVALID'
+  | 'STORE_FAILED'
+  | 'INTERNAL';
 
 export type CoreError = SpiffeError<CoreCode>;
 
 /** @param message goes on the wire, in SPIRE's words where its clients match them; `cause` never does. */
-export function fail(code: CoreCode, message: string, options: { reason?: string; cause?: unknown; details?: readonly StatusDetail[] } = {}): CoreError {
-  const error = new SpiffeError<CoreCode>(code, options.reason, message, options.cause === undefined ? undefined : { cause: options.cause });
+export function fail(
+  code: CoreCode,
+  message: string,
+  options: { reason?: string; cause?: unknown; details?: readonly StatusDetail[] } = {},
+): CoreError {
+  const error = new SpiffeError<CoreCode>(
+    code,
+    options.reason,
+    message,
+    options.cause === undefined ? undefined : { cause: options.cause },
+  );
   if (options.details) Object.defineProperty(error, DETAILS, { value: options.details });
   return error;
 }

@@ -4,9 +4,23 @@ import type { SpiffeId } from '../spiffe/id.ts';
 /** Who is at the other end of a connection. Told once, at accept, by what cannot be forged. */
 export type Peer =
   /** A process on this machine, through a UNIX socket. `pidfd` is closed with the connection. */
-  | { readonly kind: 'process'; readonly pid: number; readonly uid: number; readonly gid: number; readonly pidfd: number; readonly connection: object }
+  | {
+      readonly kind: 'process';
+      readonly pid: number;
+      readonly uid: number;
+      readonly gid: number;
+      readonly pidfd: number;
+      readonly connection: object;
+    }
   /** A TLS peer. `id` undefined: it showed no certificate (which only attestation and bundle reading allow). */
-  | { readonly kind: 'tls'; readonly address: string; readonly id: SpiffeId | undefined; readonly certificateSha256: string; readonly notAfterMs: number; readonly connection: object };
+  | {
+      readonly kind: 'tls';
+      readonly address: string;
+      readonly id: SpiffeId | undefined;
+      readonly certificateSha256: string;
+      readonly notAfterMs: number;
+      readonly connection: object;
+    };
 
 export interface CallContext {
   /** `/package.Service/Method`. */

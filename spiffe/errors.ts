@@ -1,7 +1,18 @@
 /** How this house refuses: one class, a coarse code that drives the gRPC status, a fine reason that names the rule. */
 
 /** Coarse: what kind of failure it is. Stable. Codes that only programs know are in `core/errors.ts`. */
-export type Code = 'ID_INVALID' | 'SVID_INVALID' | 'SVID_EXPIRED' | 'SVID_UNTRUSTED' | 'BUNDLE_INVALID' | 'BUNDLE_MISSING' | 'REQUEST_INVALID' | 'NOT_FOUND' | 'DENIED' | 'UNAVAILABLE' | 'CLOSED';
+export type Code =
+  | 'ID_INVALID'
+  | 'SVID_INVALID'
+  | 'SVID_EXPIRED'
+  | 'SVID_UNTRUSTED'
+  | 'BUNDLE_INVALID'
+  | 'BUNDLE_MISSING'
+  | 'REQUEST_INVALID'
+  | 'NOT_FOUND'
+  | 'DENIED'
+  | 'UNAVAILABLE'
+  | 'CLOSED';
 
 /**
  * Fine: which rule was broken. One per rule; what tests and docs name. A new rule adds a row here.

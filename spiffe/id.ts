@@ -136,8 +136,10 @@ type Fault = [reason: Reason, why: string];
 
 function trustDomainFault(name: string): Fault | undefined {
   if (name === '') return ['ID_TRUST_DOMAIN_MISSING', 'trust domain is missing'];
-  if (!TRUST_DOMAIN.test(name)) return ['ID_TRUST_DOMAIN_CHAR', 'trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores'];
-  if (name.length > MAX_TRUST_DOMAIN_BYTES) return ['ID_TRUST_DOMAIN_TOO_LONG', `trust domain is longer than ${MAX_TRUST_DOMAIN_BYTES} bytes`];
+  if (!TRUST_DOMAIN.test(name))
+    return ['ID_TRUST_DOMAIN_CHAR', 'trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores'];
+  if (name.length > MAX_TRUST_DOMAIN_BYTES)
+    return ['ID_TRUST_DOMAIN_TOO_LONG', `trust domain is longer than ${MAX_TRUST_DOMAIN_BYTES} bytes`];
   return undefined;
 }
 
@@ -155,6 +157,7 @@ function pathFault(path: string): Fault | undefined {
 function segmentFault(segment: string): Fault | undefined {
   if (segment === '') return ['ID_PATH_EMPTY_SEGMENT', 'path cannot contain empty segments'];
   if (segment === '.' || segment === '..') return ['ID_PATH_DOT_SEGMENT', 'path cannot contain dot segments'];
-  if (!SEGMENT.test(segment)) return ['ID_PATH_CHAR', 'path segment characters are limited to letters, numbers, dots, dashes, and underscores'];
+  if (!SEGMENT.test(segment))
+    return ['ID_PATH_CHAR', 'path segment characters are limited to letters, numbers, dots, dashes, and underscores'];
   return undefined;
 }

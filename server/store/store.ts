@@ -29,7 +29,14 @@ export interface Store {
   close(): Promise<void>;
 }
 
-export type EntryOutcome = ({ readonly ok: true; readonly entry: Entry } & Written) | { readonly ok: false; readonly code: 'ALREADY_EXISTS' | 'NOT_FOUND' | 'REQUEST_INVALID' | 'STORE_FAILED'; readonly message: string; readonly entry?: Entry };
+export type EntryOutcome =
+  | ({ readonly ok: true; readonly entry: Entry } & Written)
+  | {
+      readonly ok: false;
+      readonly code: 'ALREADY_EXISTS' | 'NOT_FOUND' | 'REQUEST_INVALID' | 'STORE_FAILED';
+      readonly message: string;
+      readonly entry?: Entry;
+    };
 
 export interface EntryStore {
   /** Calls with many drafts are one transaction, item by item: a bad item spoils no other. A draft is a whole entry; a similar one (parent, SPIFFE ID, selectors) or its id taken: ALREADY_EXISTS with the one that is there. */
@@ -77,7 +84,13 @@ export interface NodeStore {
    * REQUEST_INVALID (SPIRE's words) when the token is gone, expired, or was spent by another key; DENIED when a `spend` id was used before.
    * A token that the same key spent before may be spent again until it expires.
    */
-  attest(node: Node, spend: { readonly token?: { readonly value: string; readonly publicKeySha256: Buffer; readonly nowMs: number }; readonly ids?: readonly string[] }): Promise<Written>;
+  attest(
+    node: Node,
+    spend: {
+      readonly token?: { readonly value: string; readonly publicKeySha256: Buffer; readonly nowMs: number };
+      readonly ids?: readonly string[];
+    },
+  ): Promise<Written>;
   /** Gives the row that `change` makes of the stored one; NOT_FOUND when there is none. `change` may throw. */
   update(id: string, change: (stored: Node) => Node): Promise<Written & { readonly node: Node }>;
   /** NOT_FOUND when there is none. A join_token agent's automatic alias entry goes with it. */
@@ -90,7 +103,12 @@ export interface NodeStore {
 export interface StoredBundle {
   readonly trustDomain: string;
   readonly x509Authorities: readonly { readonly der: Buffer; readonly tainted: boolean }[];
-  readonly jwtAuthorities: readonly { readonly keyId: string; readonly spkiDer: Buffer; readonly notAfterMs: number; readonly tainted: boolean }[];
+  readonly jwtAuthorities: readonly {
+    readonly keyId: string;
+    readonly spkiDer: Buffer;
+    readonly notAfterMs: number;
+    readonly tainted: boolean;
+  }[];
   /** Seconds; 0: none given. */
   readonly refreshHintSeconds: number;
   /** Grows by 1 on each change of content. Beyond 2^53 is refused at the door. */
@@ -99,7 +117,10 @@ export interface StoredBundle {
 
 export interface BundleStore {
   /** Read, change, write in one transaction; `change` gives undefined to leave it (then `changed` is false and no change row is written). The sequence is raised here. */
-  update(trustDomain: string, change: (stored: StoredBundle | undefined) => StoredBundle | undefined): Promise<Written & { readonly bundle: StoredBundle | undefined; readonly changed: boolean }>;
+  update(
+    trustDomain: string,
+    change: (stored: StoredBundle | undefined) => StoredBundle | undefined,
+  ): Promise<Written & { readonly bundle: StoredBundle | undefined; readonly changed: boolean }>;
   /** `restrict`: FAILED_PRECONDITION while entries federate with it; `delete`: those entries go too; `dissociate`: they lose the link. NOT_FOUND when there is none. */
   delete(trustDomain: string, mode: 'restrict' | 'delete' | 'dissociate'): Promise<Written>;
   get(trustDomain: string): Promise<StoredBundle | undefined>;
