@@ -16,7 +16,7 @@ export class Latest<T> {
   set(value: T): void {
     this.#value = value;
     this.#version++;
-    for (const wake of [...this.#wake]) wake();
+    for (const wake of this.#wake) wake();
   }
 
   /** The value now, then each newer one, until the signal aborts: then it throws the signal's reason. */
