@@ -318,7 +318,15 @@ plugins {
       const parent = typeof entry.parent === 'string' ? spiffeId(entry.parent) : entry.parent.id;
       const number = (flag: string, value: number | undefined) => (value === undefined ? [] : [flag, String(value)]);
       const output = await ok(
-        ...['server', 'entry', 'create', '-output', 'json', '-parentID', parent, '-spiffeID', spiffeId(entry.id)],
+        'server',
+        'entry',
+        'create',
+        '-output',
+        'json',
+        '-parentID',
+        parent,
+        '-spiffeID',
+        spiffeId(entry.id),
         ...(entry.selectors ?? [OUR_UID]).flatMap((selector) => ['-selector', selector]),
         ...number('-x509SVIDTTL', entry.x509SvidTtlSeconds),
         ...number('-jwtSVIDTTL', entry.jwtSvidTtlSeconds),

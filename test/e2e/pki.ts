@@ -29,7 +29,8 @@ export interface IntermediateOptions {
   readonly extensions?: readonly string[];
 }
 
-function openssl(...args: string[]): void {
+function openssl(...groups: readonly (readonly string[])[]): void {
+  const args = groups.flat();
   try {
     execFileSync('openssl', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   } catch (cause) {
@@ -51,7 +52,7 @@ export function createPki(dir: string, options: IntermediateOptions = {}): Pki {
 
   const newKey = (name: string, type: KeyType): string => {
     const file = at(`${name}.key`);
-    openssl('genpkey', ...NEW_KEY[type], '-out', file);
+    openssl(['genpkey', ...NEW_KEY[type], '-out', file]);
     chmodSync(file, 0o600);
     return file;
   };
@@ -60,9 +61,9 @@ export function createPki(dir: string, options: IntermediateOptions = {}): Pki {
     const key = newKey(name, 'ec-p256');
     const certificate = at(`${name}.pem`);
     openssl(
-      ...['req', '-x509', '-new', '-key', key, '-sha256', '-days', '30', '-subj', subject, '-out', certificate],
-      ...['-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
-      ...['-addext', 'subjectKeyIdentifier=hash'],
+      ['req', '-x509', '-new', '-key', key, '-sha256', '-days', '30', '-subj', subject, '-out', certificate],
+      ['-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
+      ['-addext', 'subjectKeyIdentifier=hash'],
     );
     return { certificate, key };
   };
@@ -77,10 +78,10 @@ export function createPki(dir: string, options: IntermediateOptions = {}): Pki {
   ): string => {
     const [csr, rules, certificate] = [at(`${name}.csr`), at(`${name}.ext`), at(`${name}.pem`)];
     writeFileSync(rules, `${extensions.join('\n')}\n`);
-    openssl('req', '-new', '-key', key, '-subj', subject, '-out', csr);
+    openssl(['req', '-new', '-key', key, '-subj', subject, '-out', csr]);
     openssl(
-      ...['x509', '-req', '-in', csr, '-CA', issuer.certificate, '-CAkey', issuer.key, '-CAcreateserial', '-sha256'],
-      ...['-days', String(days), '-extfile', rules, '-out', certificate],
+      ['x509', '-req', '-in', csr, '-CA', issuer.certificate, '-CAkey', issuer.key, '-CAcreateserial', '-sha256'],
+      ['-days', String(days), '-extfile', rules, '-out', certificate],
     );
     return certificate;
   };
