@@ -174,6 +174,10 @@ export interface Workload {
   readonly selector: string;
   call<O extends keyof Ops>(op: O, input: Ops[O][0]): Promise<Ops[O][1]>;
   follow<O extends keyof Following>(op: O, input: Following[O]): Follow;
+  /** Waits, by a watch of its own, until it has exactly these SPIFFE IDs; the library's own asking again covers the moment before. */
+  holds(addr: string, ...ids: readonly string[]): Promise<X509Answer>;
+  /** Waits until a fetch is refused; throws when it is still answered after 5 s. */
+  losesAll(addr: string): Promise<WorkloadError>;
   /** Serves mTLS on a port of 127.0.0.1; gives `host:port`. */
   listen(input: Following['mtls.listen']): Promise<Follow & { readonly to: string }>;
   close(): Promise<void>;
@@ -271,13 +275,44 @@ export async function startWorkload(language: Language): Promise<Workload> {
 
   await ask('hello', {}).result;
   const pid = child.pid ?? 0;
+  // the one place where an answer of another language becomes a type: the ops' table says which
+  const call = <O extends keyof Ops>(op: O, input: Ops[O][0]) => ask(op, input).result as Promise<Ops[O][1]>;
   return {
     language,
     pid,
     selector: `unix:path:${readlinkSync(`/proc/${pid}/exe`)}`,
-    // the one place where an answer of another language becomes a type: the ops' table says which
-    call: <O extends keyof Ops>(op: O, input: Ops[O][0]) => ask(op, input).result as Promise<Ops[O][1]>,
+    call,
     follow,
+    async holds(addr, ...ids) {
+      const watch = follow('x509.watch', { addr });
+      try {
+        const wanted = [...ids].sort().join();
+        const { data } = await watch.update(
+          ({ svids }) =>
+            svids
+              .map(({ id }) => id)
+              .sort()
+              .join() === wanted,
+          {
+            what: `${language} holds ${wanted}`,
+          },
+        );
+        return data;
+      } finally {
+        await watch.stop();
+      }
+    },
+    async losesAll(addr) {
+      for (const started = performance.now(); performance.now() - started < 5_000; ) {
+        const fault: unknown = await call('x509.fetch', { addr }).then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
+        if (fault instanceof WorkloadError) return fault;
+        if (fault !== undefined) throw fault;
+      }
+      throw new Error(`${language} is still answered after 5 s`);
+    },
     async listen(input) {
       const serving = follow('mtls.listen', input);
       const first = await serving.happenings.find((one) => one.event === 'listening', { what: `${language} listens` });
