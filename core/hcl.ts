@@ -124,7 +124,11 @@ function parseValue(scanner: Scanner, token: Token, depth: number): HclValue {
       return parseObject(scanner, position, depth);
     case '[':
       return parseList(scanner, position, depth);
-    default:
+    case '}':
+    case ']':
+    case ',':
+    case '=':
+    case 'end':
       throw fault(position, `expected a value, found ${seen(token)}`);
   }
 }

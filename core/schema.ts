@@ -1,6 +1,7 @@
 /** What settings may say: the kinds of values, and `readSettings`, which gives frozen typed settings or every fault at once, each with its place. */
 import * as z from 'zod';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { formatDuration, parseDurationMs } from './duration.ts';
 import { fail } from './errors.ts';
 import { nearest } from './nearest.ts';
 import type { SettingsFile } from './settings-file.ts';
@@ -50,9 +51,9 @@ export const sizeBytes = z.string().transform((written, context) => {
 const UNIT_BYTES: Readonly<Record<string, number>> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
 /** A trust domain by its name, or by a SPIFFE ID in it, as SPIRE reads it. */
-export const trustDomain = parsedBy(TrustDomain.parseNameOrId);
+export const trustDomain = parsedBy((written) => TrustDomain.parseNameOrId(written));
 
-export const spiffeId = parsedBy(SpiffeId.parse);
+export const spiffeId = parsedBy((written) => SpiffeId.parse(written));
 
 /** One of some words; case matters. */
 export function oneOf<const W extends readonly [string, ...string[]]>(...words: W) {
@@ -219,7 +220,7 @@ type Shape = {
 
 /** What a schema wants, through its wrappers. */
 function shapeOf(schema: z.ZodType, optional = false): Shape {
-  if (schema instanceof z.ZodObject) return { object: schema.shape as Record<string, z.ZodType>, optional };
+  if (schema instanceof z.ZodObject) return { object: schema.shape, optional };
   if (schema instanceof z.ZodRecord) return { record: schema.valueType as z.ZodType, optional };
   if (schema instanceof z.ZodArray) return { array: schema.element as z.ZodType, optional };
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault)
@@ -363,7 +364,12 @@ function locate(issue: z.core.$ZodIssue, before: Path, root: z.ZodType, whole: u
           message: issue.params?.['said'] === true || typeof seen === 'object' ? issue.message : `${issue.message}${shown(seen, at)}`,
         },
       ];
-    default:
+    case 'too_big':
+    case 'too_small':
+    case 'not_multiple_of':
+    case 'invalid_format':
+    case 'invalid_key':
+    case 'invalid_element':
       return [{ path: at, message: typeof seen === 'object' ? issue.message : `${issue.message}${shown(seen, at)}` }];
   }
 }
@@ -393,38 +399,4 @@ function freeze<T>(value: T): T {
   if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return value;
   for (const inner of Object.values(value)) freeze(inner);
   return Object.freeze(value);
-}
-
-const GO_UNITS_MS: Readonly<Record<string, number>> = { ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3, ms: 1, s: 1e3, m: 60e3, h: 3_600e3 };
-
-/** A Go duration in milliseconds, or what is wrong with it. */
-export function parseDurationMs(written: string): number | string {
-  if (written === '0') return 0;
-  if (/^[+-]?[0-9.]+$/.test(written)) return `${written} has no unit: write "${written}s" for seconds, or a duration such as "1h30m"`;
-  if (written.startsWith('-')) return 'must not be negative';
-  const parts = [...written.replace(/^\+/, '').matchAll(/([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)/gy)];
-  if (parts.length === 0 || parts.map(([part]) => part).join('') !== written.replace(/^\+/, ''))
-    return 'expected a duration such as "90s" or "1h30m"';
-  const ms = parts.reduce((sum, [, count = '', unit = '']) => sum + Number(count) * (GO_UNITS_MS[unit] ?? Number.NaN), 0);
-  return ms <= MAX_GO_MS ? ms : 'longer than 292 years';
-}
-
-/** Go counts nanoseconds in 63 bits. */
-const MAX_GO_MS = 9_223_372_036_854;
-
-/** A duration as Go prints it: `1h30m0s`, `1.5s`, `300ms`. */
-export function formatDuration(ms: number): string {
-  if (ms === 0) return '0s';
-  if (ms < 1000) {
-    if (ms >= 1) return `${trim(ms)}ms`;
-    return ms >= 1e-3 ? `${trim(ms * 1e3)}µs` : `${Math.round(ms * 1e6)}ns`;
-  }
-  const hours = Math.floor(ms / 3_600_000);
-  const minutes = Math.floor((ms % 3_600_000) / 60_000);
-  const seconds = `${trim(Number(((ms % 60_000) / 1000).toFixed(9)))}s`;
-  return hours > 0 ? `${hours}h${minutes}m${seconds}` : minutes > 0 ? `${minutes}m${seconds}` : seconds;
-}
-
-function trim(value: number): string {
-  return String(Number(value.toFixed(9)));
 }

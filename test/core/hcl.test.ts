@@ -11,7 +11,9 @@ function plain(value: HclValue): unknown {
       return value.items.map((item) => [...item.keys.map((key) => key.name), plain(item.value)]);
     case 'list':
       return { list: value.items.map(plain) };
-    default:
+    case 'string':
+    case 'number':
+    case 'bool':
       return value.value;
   }
 }
@@ -212,7 +214,7 @@ test('whatever the text, the reader ends, and refuses only with SETTINGS_INVALID
 
 test('a string written with escapes reads back as what it was', () => {
   const written = (text: string) =>
-    `"${[...text].map((char) => `\\U${(char.codePointAt(0) ?? 0).toString(16).padStart(8, '0')}`).join('')}"`;
+    `"${Array.from(text, (char) => `\\U${(char.codePointAt(0) ?? 0).toString(16).padStart(8, '0')}`).join('')}"`;
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme' }), (text) => {
       expect(plain(parseHcl(`a = ${written(text)}`))).toEqual([['a', text]]);

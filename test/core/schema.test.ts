@@ -5,17 +5,16 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import * as z from 'zod';
+import { formatDuration, parseDurationMs } from '../../core/duration.ts';
 import { nearest } from '../../core/nearest.ts';
 import {
   durationMs,
   durationOf,
   faultsOf,
-  formatDuration,
   integer,
   keysOf,
   logLevel,
   oneOf,
-  parseDurationMs,
   path,
   plugins,
   port,

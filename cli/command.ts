@@ -1,0 +1,79 @@
+/** A command of the command line: its words, its flags, what it does. Read by commander, helped by commander. */
+import { Command as Commander } from 'commander';
+import { isCoded } from '../core/errors.ts';
+import { asksForHelp, declareFlags, type Flags, type Parsed, parseFlags } from './flags.ts';
+import type { Terminal } from './terminal.ts';
+
+export interface Command<F extends Flags = Flags> {
+  readonly summary: string;
+  /** More for `--help`: what one needs to know, examples. */
+  readonly details?: string;
+  readonly flags: F;
+  /** How its errors are told; `Error: …` unless given. */
+  readonly sayError?: (message: string) => string;
+  /** Gives the exit code; throws for a failure, told on stderr with exit code 1. */
+  run(parsed: Parsed<F>, terminal: Terminal): Promise<number>;
+}
+
+export function defineCommand<F extends Flags>(command: Command<F>): Command {
+  return command as unknown as Command;
+}
+
+/** Runs a command with the words that follow it; never throws. Gives the exit code. */
+export async function runCommand(name: string, command: Command, argv: readonly string[], terminal: Terminal): Promise<number> {
+  const commander = createCommander(name, command.summary);
+  if (asksForHelp(command.flags, argv)) {
+    declareFlags(command.flags, commander);
+    terminal.out(commander.helpInformation() + (command.details === undefined ? '' : `\n${command.details.trim()}\n`));
+    return 0;
+  }
+  let parsed: Parsed<Flags>;
+  try {
+    parsed = parseFlags(command.flags, argv, commander);
+  } catch (error) {
+    terminal.err(`${(error as Error).message}\nType "${name} --help" for its flags.\n`);
+    return 1;
+  }
+  try {
+    return await command.run(parsed, terminal);
+  } catch (error) {
+    terminal.err(`${(command.sayError ?? sayError)(messageOf(error))}\n`);
+    if (!isCoded(error) && terminal.env['WARIFU_DEBUG']) terminal.err(`${String((error as Error).stack)}\n`);
+    return 1;
+  }
+}
+
+export function sayError(message: string): string {
+  return `Error: ${message}`;
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Help for a group of commands. */
+export function groupHelp(name: string, summary: string, children: readonly (readonly [word: string, summary: string])[]): string {
+  const commander = createCommander(name, summary).usage('<command> [flags]');
+  for (const [word, about] of children) commander.command(word).description(about);
+  return `${commander.helpInformation()}\nType "${name} <command> --help" for more.\n`;
+}
+
+/** A commander that throws instead of ending the process, and shows flags with one dash, as they are typed here. */
+function createCommander(name: string, summary: string): Commander {
+  return new Commander(name)
+    .description(summary)
+    .usage('[flags]')
+    .helpOption(false)
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({ writeOut: () => {}, writeErr: () => {} })
+    .configureHelp({
+      styleTitle: (title) => title.replace('Options:', 'Flags:'),
+      optionTerm: (option) => option.flags.replace(/^--/, '-'),
+      optionDescription: (option) => {
+        const { description, defaultValueDescription: preset } = option;
+        return preset === undefined || preset === '' || preset === 'off' ? description : `${description} (default ${preset})`;
+      },
+      subcommandTerm: (command) => command.name(),
+    });
+}

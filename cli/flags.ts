@@ -1,0 +1,175 @@
+/** Flags as SPIRE's users type them: Go's `-name value`, `-name=value` and `--name=value`, read by commander in its own form. */
+import { type Command as Commander, Option } from 'commander';
+import { formatDuration, parseDurationMs } from '../core/duration.ts';
+import { fail } from '../core/errors.ts';
+import { nearest } from '../core/nearest.ts';
+
+interface Base {
+  readonly help: string;
+  /** How the value is called in the help. */
+  readonly value?: string;
+}
+export type Flag =
+  | (Base & { readonly kind: 'text'; readonly preset: string })
+  | (Base & { readonly kind: 'bool' })
+  | (Base & { readonly kind: 'integer'; readonly preset: number })
+  /** Milliseconds within; a Go duration on the command line. */
+  | (Base & { readonly kind: 'duration'; readonly preset: number })
+  /** May be given more than once. */
+  | (Base & { readonly kind: 'list' })
+  /** Values with commas between them. The last one given counts, as in SPIRE. */
+  | (Base & { readonly kind: 'commas' })
+  | (Base & { readonly kind: 'output' });
+
+export type Flags = Readonly<Record<string, Flag>>;
+
+type ValueOf<F extends Flag> = F extends { kind: 'text' }
+  ? string
+  : F extends { kind: 'bool' }
+    ? boolean
+    : F extends { kind: 'integer' | 'duration' }
+      ? number
+      : F extends { kind: 'output' }
+        ? 'pretty' | 'json'
+        : readonly string[];
+/** What a command gets: a value for each of its flags, the preset when it was not given. */
+export type Values<F extends Flags> = { readonly [K in keyof F]: ValueOf<F[K]> };
+
+export const text = (help: string, preset = '', value = 'text') => ({ kind: 'text', help, preset, value }) as const;
+export const bool = (help: string) => ({ kind: 'bool', help }) as const;
+export const integer = (help: string, preset = 0, value = 'number') => ({ kind: 'integer', help, preset, value }) as const;
+export const duration = (help: string, presetMs: number) => ({ kind: 'duration', help, preset: presetMs, value: 'duration' }) as const;
+export const list = (help: string, value = 'text') => ({ kind: 'list', help: `${help}. Can be used more than once`, value }) as const;
+export const commas = (help: string, value = 'a,b') => ({ kind: 'commas', help, value }) as const;
+export const output = { kind: 'output', help: 'Desired output format (pretty, json)', value: 'format' } as const;
+
+export interface Parsed<F extends Flags> {
+  readonly values: Values<F>;
+  /** Which flags stood on the command line. */
+  readonly given: ReadonlySet<keyof F & string>;
+}
+
+/** Reads `argv` into values. Throws REQUEST_INVALID in Go's words. `commander` is the command to declare the flags on. */
+export function parseFlags<F extends Flags>(flags: F, argv: readonly string[], commander: Commander): Parsed<F> {
+  declareFlags(flags, commander);
+  const given = new Set<string>();
+  commander.parse([...longOptions(flags, argv, given)], { from: 'user' });
+  return { values: commander.opts(), given };
+}
+
+/** Whether the user asks for help: Go's `-h` and `-help`, as long as they are flags and not a flag's value. */
+export function asksForHelp(flags: Flags, argv: readonly string[]): boolean {
+  for (let i = 0; i < argv.length; i++) {
+    const name = /^--?([^-=][^=]*)(=)?/.exec(argv[i] ?? '');
+    if (!name) return false;
+    if (name[1] === 'h' || name[1] === 'help') return true;
+    const flag = flagNamed(flags, name[1] ?? '');
+    if (flag && flag.kind !== 'bool' && name[2] === undefined) i++;
+  }
+  return false;
+}
+
+function flagNamed(flags: Flags, name: string): Flag | undefined {
+  return Object.hasOwn(flags, name) ? flags[name] : undefined;
+}
+
+/** Go's flags as commander's: each `--name=value`, or `--name` for a switch that is on. */
+function longOptions(flags: Flags, argv: readonly string[], given: Set<string>): string[] {
+  const long: string[] = [];
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i] ?? '';
+    const [, name = '', equals, attached = ''] = /^--?([^-=][^=]*)(=)?([\s\S]*)$/.exec(word) ?? [];
+    if (name === '') {
+      if (/^-/.test(word) && word !== '-' && word !== '--') throw fail('REQUEST_INVALID', `bad flag syntax: ${word}`);
+      const left = word === '--' ? argv[i + 1] : word;
+      if (left === undefined) return long;
+      throw fail(
+        'REQUEST_INVALID',
+        `unexpected argument ${JSON.stringify(left)}: flags start with "-", and a switch takes its value as -name=false`,
+      );
+    }
+    const flag = flagNamed(flags, name);
+    if (!flag) {
+      const near = nearest(name, Object.keys(flags));
+      throw fail('REQUEST_INVALID', `flag provided but not defined: -${name}${near === undefined ? '' : `; did you mean -${near}?`}`);
+    }
+    given.add(name);
+    if (flag.kind === 'bool') {
+      if (equals === undefined || TRUE.has(attached)) long.push(`--${name}`);
+      else if (!FALSE.has(attached))
+        throw fail('REQUEST_INVALID', `invalid boolean value ${JSON.stringify(attached)} for -${name}: parse error`);
+      continue;
+    }
+    if (equals === undefined && i + 1 >= argv.length) throw fail('REQUEST_INVALID', `flag needs an argument: -${name}`);
+    long.push(`--${name}=${equals === undefined ? argv[++i] : attached}`);
+  }
+  return long;
+}
+
+/** As Go's strconv.ParseBool. */
+const TRUE = new Set(['1', 't', 'T', 'true', 'TRUE', 'True']);
+const FALSE = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
+
+/** Tells commander of the flags: how each is read, what it is without being given, what the help says of it. */
+export function declareFlags(flags: Flags, commander: Commander): void {
+  for (const [name, flag] of Object.entries(flags)) {
+    if (flag.kind === 'bool') {
+      commander.addOption(new Option(`--${name}`, flag.help).default(false, 'off'));
+      continue;
+    }
+    const option = new Option(`--${name} <${flag.value ?? flag.kind}>`, flag.help);
+    const read = READERS[flag.kind];
+    option.argParser((written: string, before: unknown) => {
+      const value = read(written, before);
+      if (value instanceof Refusal)
+        throw fail('REQUEST_INVALID', `invalid value ${JSON.stringify(written)} for flag -${name}: ${value.why}`);
+      return value;
+    });
+    commander.addOption(option.default(...presetOf(flag)));
+  }
+}
+
+class Refusal {
+  readonly why: string;
+  constructor(why: string) {
+    this.why = why;
+  }
+}
+
+const READERS: Readonly<Record<Exclude<Flag['kind'], 'bool'>, (written: string, before: unknown) => unknown>> = {
+  text: (written) => written,
+  integer: (written) => {
+    // as Go's strconv.ParseInt with base 0, without its octal
+    const value = /^[+-]?(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)$/.test(written) ? Number(written) : Number.NaN;
+    return Number.isSafeInteger(value) ? value : new Refusal(Number.isNaN(value) ? 'parse error' : 'value out of range');
+  },
+  duration: (written) => {
+    const ms = parseDurationMs(written);
+    return typeof ms === 'number' ? ms : new Refusal(ms);
+  },
+  list: (written, before) => [...(before as readonly string[]), written],
+  commas: (written) => written.split(','),
+  output: (written) => {
+    const format = written.toLowerCase();
+    if (format === 'json') return 'json';
+    return format === 'pretty' || format === 'prettyprint'
+      ? 'pretty'
+      : new Refusal(`bad formatter flag: unknown format option: ${JSON.stringify(written)}`);
+  },
+};
+
+/** The value of a flag that was not given, and how the help writes it. */
+function presetOf(flag: Exclude<Flag, { kind: 'bool' }>): [value: unknown, shown?: string] {
+  switch (flag.kind) {
+    case 'text':
+      return [flag.preset, flag.preset];
+    case 'integer':
+      return [flag.preset, String(flag.preset)];
+    case 'duration':
+      return [flag.preset, formatDuration(flag.preset)];
+    case 'output':
+      return ['pretty', 'pretty'];
+    default:
+      return [[], ''];
+  }
+}

@@ -1,0 +1,93 @@
+/** The command line: finds the command that was typed, loads its file and nothing else, runs it, gives the exit code. */
+import { readFileSync } from 'node:fs';
+import { systemClock } from '../spiffe/clock.ts';
+import { childrenOf, findLeaf, GROUPS } from './commands.ts';
+import type { Terminal } from './terminal.ts';
+
+/** Called by cli/warifu.mjs. */
+export async function start(): Promise<void> {
+  const stop = new AbortController();
+  const terminal: Terminal = {
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+    input: readInput,
+    env: process.env,
+    clock: systemClock,
+    signal: stop.signal,
+  };
+  const argv = process.argv.slice(2);
+  // a reader that has seen enough (`| head`) is no failure
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  // daemons have signals of their own: they drain
+  if (argv[1] !== 'run') {
+    for (const [name, code] of [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+    ] as const) {
+      process.once(name, () => {
+        stop.abort(new Error('interrupted'));
+        process.exitCode = code;
+        process.once(name, () => process.exit(code));
+      });
+    }
+  }
+  const code = await main(argv, terminal);
+  process.exitCode ||= code;
+}
+
+async function readInput(): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+/** @param argv what was typed after `warifu`. Never throws. */
+export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
+  if (argv.length === 1 && /^--?v(ersion)?$/.test(argv[0] ?? '')) {
+    terminal.out(`${version()}\n`);
+    return 0;
+  }
+  const found = findLeaf(argv);
+  const { runCommand, groupHelp } = await import('./command.ts');
+  if (found) return await runCommand(`warifu ${found.leaf.words}`, await found.leaf.load(), found.rest, terminal);
+
+  const typed = argv.findIndex((word) => word.startsWith('-'));
+  const words = argv.slice(0, typed < 0 ? argv.length : typed);
+  let known = 0;
+  while (known < words.length && GROUPS[words.slice(0, known + 1).join(' ')] !== undefined) known++;
+  const group = words.slice(0, known).join(' ');
+  const help = () => groupHelp(['warifu', ...words.slice(0, known)].join(' '), GROUPS[group] ?? '', childrenOf(group));
+  if (known === words.length) {
+    const wanted = argv.slice(words.length).some((word) => /^--?h(elp)?$/.test(word));
+    (wanted ? terminal.out : terminal.err)(help());
+    return wanted ? 0 : 1;
+  }
+  const { nearest } = await import('../core/nearest.ts');
+  const near = nearest(
+    words[known] ?? '',
+    childrenOf(group).map(([word]) => word),
+  );
+  terminal.err(
+    `unknown command ${JSON.stringify(words.join(' '))}${near === undefined ? '' : `; did you mean ${JSON.stringify(['warifu', ...words.slice(0, known), near].join(' '))}?`}\n\n${help()}`,
+  );
+  return 1;
+}
+
+/** Of the package that we are in: one level up from the sources, two from what was built. */
+export function version(): string {
+  for (const place of ['../package.json', '../../package.json']) {
+    try {
+      const { name, version: found } = JSON.parse(readFileSync(new URL(place, import.meta.url), 'utf8')) as {
+        name?: string;
+        version?: string;
+      };
+      if (name === 'warifu' && found !== undefined) return found;
+    } catch {
+      // not there: the next place
+    }
+  }
+  return 'unknown';
+}

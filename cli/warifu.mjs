@@ -1,0 +1,61 @@
+#!/usr/bin/env node
+// The program's first file: plain old JavaScript, so that an old Node can read far enough to be told. Then it starts cli/main.
+
+// SIGUSR1 must never open Node's inspector (docs/decisions/inspector.md): handled from the very first statement on.
+process.on('SIGUSR1', function () {});
+
+var version = process.versions.node.split('.').map(Number);
+var isDaemon = process.argv[3] === 'run' && (process.argv[2] === 'server' || process.argv[2] === 'agent');
+
+if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
+  process.stderr.write(
+    'warifu needs Node.js 22.12 or newer; this is ' + process.version + ': install a newer one, or run warifu by its path\n',
+  );
+  process.exit(1);
+} else {
+  if (isDaemon) closeInspectorForGood();
+  // not imported above: imports run before any statement
+  var fs = process.getBuiltinModule('node:fs');
+  keepCompiled();
+  // a checkout runs its sources, an installed package what was built of them
+  var source = new URL('./main.ts', import.meta.url);
+  var built = new URL('../dist/cli/main.js', import.meta.url);
+  import((fs.existsSync(source) ? source : built).href).then(
+    function (main) {
+      return main.start();
+    },
+    function (error) {
+      process.stderr.write('Error: warifu could not be loaded: ' + (error && error.stack ? error.stack : error) + '\n');
+      process.exitCode = 1;
+    },
+  );
+}
+
+/**
+ * Becomes, in place, a Node whose inspector no signal can open; the process stays the same, and what a signal may have opened in the
+ * few milliseconds before our first statement is gone with the program that opened it.
+ * Where Node can't do that, cli/inspector.ts closes it.
+ */
+function closeInspectorForGood() {
+  var flag = '--disable-sigusr1';
+  if (process.execArgv.indexOf(flag) >= 0 || !process.allowedNodeEnvironmentFlags.has(flag) || typeof process.execve !== 'function') return;
+  if (/(^|\s)--disable-sigusr1(\s|$)/.test(process.env.NODE_OPTIONS || '')) return;
+  process.execve(process.execPath, [process.execPath, flag].concat(process.execArgv, process.argv.slice(1)), process.env);
+}
+
+/** Node's cache of compiled code makes the command line start sooner. Never in Node's own place below /tmp, where others could leave code for us. */
+function keepCompiled() {
+  var nodeModule = process.getBuiltinModule('node:module');
+  if (!nodeModule.enableCompileCache || process.env.NODE_COMPILE_CACHE || process.env.NODE_DISABLE_COMPILE_CACHE) return;
+  try {
+    var us = process.geteuid();
+    var home = process.getBuiltinModule('node:os').homedir();
+    if (fs.lstatSync(home).uid !== us) return;
+    var folder = (process.env.XDG_CACHE_HOME || home + '/.cache') + '/warifu/compiled';
+    fs.mkdirSync(folder, { recursive: true, mode: 448 });
+    var found = fs.lstatSync(folder);
+    if (found.isDirectory() && found.uid === us && (found.mode & 18) === 0) nodeModule.enableCompileCache(folder);
+  } catch {
+    // no cache then: it only saves time
+  }
+}
