@@ -260,7 +260,7 @@ plugins {
       } else {
         const machine = pki.machine(name);
         id = `spiffe://${trustDomain}/spire/agent/x509pop/${machine.sha1}`;
-        proof = `NodeAttestor "x509pop" { plugin_data { private_key_path = "${machine.key}" certificate_path = "${machine.certificate}" } }`;
+        proof = `NodeAttestor "x509pop" { plugin_data {\n    private_key_path = "${machine.key}"\n    certificate_path = "${machine.certificate}"\n  } }`;
       }
       const keys = wanted.keyManager === 'memory' ? '"memory" { plugin_data {} }' : `"disk" { plugin_data { directory = "${dataDir}" } }`;
       writeFileSync(
