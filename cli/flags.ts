@@ -80,7 +80,7 @@ function longOptions(flags: Flags, argv: readonly string[], given: Set<string>):
     const word = argv[i] ?? '';
     const [, name = '', equals, attached = ''] = /^--?([^-=][^=]*)(=)?([\s\S]*)$/.exec(word) ?? [];
     if (name === '') {
-      if (/^-/.test(word) && word !== '-' && word !== '--') throw fail('REQUEST_INVALID', `bad flag syntax: ${word}`);
+      if (word.startsWith('-') && word !== '-' && word !== '--') throw fail('REQUEST_INVALID', `bad flag syntax: ${word}`);
       const left = word === '--' ? argv[i + 1] : word;
       if (left === undefined) return long;
       throw fail(
@@ -169,7 +169,8 @@ function presetOf(flag: Exclude<Flag, { kind: 'bool' }>): [value: unknown, shown
       return [flag.preset, formatDuration(flag.preset)];
     case 'output':
       return ['pretty', 'pretty'];
-    default:
+    case 'list':
+    case 'commas':
       return [[], ''];
   }
 }

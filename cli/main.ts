@@ -62,7 +62,8 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   const help = () => groupHelp(['warifu', ...words.slice(0, known)].join(' '), GROUPS[group] ?? '', childrenOf(group));
   if (known === words.length) {
     const wanted = argv.slice(words.length).some((word) => /^--?h(elp)?$/.test(word));
-    (wanted ? terminal.out : terminal.err)(help());
+    if (wanted) terminal.out(help());
+    else terminal.err(help());
     return wanted ? 0 : 1;
   }
   const { nearest } = await import('../core/nearest.ts');

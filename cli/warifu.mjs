@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// The program's first file: plain old JavaScript, so that an old Node can read far enough to be told. Then it starts cli/main.
+// The program's first file: plain JavaScript, so that an old Node can read far enough to be told. Then it starts cli/main.
 
 // SIGUSR1 must never open Node's inspector (docs/decisions/inspector.md): handled from the very first statement on.
 process.on('SIGUSR1', function () {});
 
-var version = process.versions.node.split('.').map(Number);
-var isDaemon = process.argv[3] === 'run' && (process.argv[2] === 'server' || process.argv[2] === 'agent');
+const version = process.versions.node.split('.').map(Number);
+const isDaemon = process.argv[3] === 'run' && (process.argv[2] === 'server' || process.argv[2] === 'agent');
 
 if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
   process.stderr.write(
@@ -15,11 +15,11 @@ if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
 } else {
   if (isDaemon) closeInspectorForGood();
   // not imported above: imports run before any statement
-  var fs = process.getBuiltinModule('node:fs');
+  const fs = process.getBuiltinModule('node:fs');
   keepCompiled();
   // a checkout runs its sources, an installed package what was built of them
-  var source = new URL('./main.ts', import.meta.url);
-  var built = new URL('../dist/cli/main.js', import.meta.url);
+  const source = new URL('./main.ts', import.meta.url);
+  const built = new URL('../dist/cli/main.js', import.meta.url);
   import((fs.existsSync(source) ? source : built).href).then(
     function (main) {
       return main.start();
@@ -37,7 +37,7 @@ if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
  * Where Node can't do that, cli/inspector.ts closes it.
  */
 function closeInspectorForGood() {
-  var flag = '--disable-sigusr1';
+  const flag = '--disable-sigusr1';
   if (process.execArgv.indexOf(flag) >= 0 || !process.allowedNodeEnvironmentFlags.has(flag) || typeof process.execve !== 'function') return;
   if (/(^|\s)--disable-sigusr1(\s|$)/.test(process.env.NODE_OPTIONS || '')) return;
   process.execve(process.execPath, [process.execPath, flag].concat(process.execArgv, process.argv.slice(1)), process.env);
@@ -45,15 +45,15 @@ function closeInspectorForGood() {
 
 /** Node's cache of compiled code makes the command line start sooner. Never in Node's own place below /tmp, where others could leave code for us. */
 function keepCompiled() {
-  var nodeModule = process.getBuiltinModule('node:module');
+  const nodeModule = process.getBuiltinModule('node:module');
   if (!nodeModule.enableCompileCache || process.env.NODE_COMPILE_CACHE || process.env.NODE_DISABLE_COMPILE_CACHE) return;
   try {
-    var us = process.geteuid();
-    var home = process.getBuiltinModule('node:os').homedir();
+    const us = process.geteuid();
+    const home = process.getBuiltinModule('node:os').homedir();
     if (fs.lstatSync(home).uid !== us) return;
-    var folder = (process.env.XDG_CACHE_HOME || home + '/.cache') + '/warifu/compiled';
+    const folder = (process.env.XDG_CACHE_HOME || home + '/.cache') + '/warifu/compiled';
     fs.mkdirSync(folder, { recursive: true, mode: 448 });
-    var found = fs.lstatSync(folder);
+    const found = fs.lstatSync(folder);
     if (found.isDirectory() && found.uid === us && (found.mode & 18) === 0) nodeModule.enableCompileCache(folder);
   } catch {
     // no cache then: it only saves time
