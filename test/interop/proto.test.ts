@@ -17,8 +17,8 @@ function words(proto: string): string[] {
 test("workload.proto is the published one, as go-spiffe's module carries it", async () => {
   const found = await runToEnd(['go', 'mod', 'download', '-json', 'github.com/spiffe/go-spiffe/v2'], {
     cwd: join(ROOT, 'test', 'interop', 'go'),
-  });
-  expect(found.code, `the interop suite needs Go 1.24 or newer: ${found.stderr}`).toBe(0);
+  }).catch((cause: unknown) => Promise.reject(new Error("the interop suite needs Go 1.24 or newer: `go` can't be run", { cause })));
+  expect(found.code, `go mod download: ${found.stderr}`).toBe(0);
   const { Dir: module } = JSON.parse(found.stdout) as { Dir: string };
   const published = readFileSync(join(module, 'proto', 'spiffe', 'workload', 'workload.proto'), 'utf8');
   const ours = readFileSync(join(ROOT, 'proto', 'spiffe', 'workload', 'workload.proto'), 'utf8');
