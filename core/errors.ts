@@ -1,19 +1,7 @@
 /** The codes that only programs know, beside those of `spiffe/errors.ts`, and their maker. */
 import { type Code, SpiffeError } from '../spiffe/errors.ts';
 
-export type CoreCode =
-  | Code
-  | 'ALREADY_EXISTS'
-  | 'FAILED_PRECONDITION'
-  | 'RESOURCE_EXHAUSTED'
-  | 'UNIMPLEMENTED'
-  | 'UNAUTHENTICATED'
-  | 'ABORTED'
-  | 'DEADLINE_EXCEEDED'
-  | 'CANCELLED'
-  | 'SETTINGS_INVALID'
-  | 'STORE_FAILED'
-  | 'INTERNAL';
+export type CoreCode = Code | 'SETTINGS_INVALID' | 'STORE_FAILED';
 
 export type CoreError = SpiffeError<CoreCode>;
 

@@ -1,0 +1,208 @@
+/** gRPC clients made from generated definitions: promises, async iterables and abort signals over grpc-js. */
+import {
+  type ChannelCredentials,
+  type ChannelOptions,
+  Client,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  credentials as grpcCredentials,
+  Metadata,
+  type ServiceError,
+  status as Status,
+} from '@grpc/grpc-js';
+import { Any } from '../proto/gen/google/protobuf/any.ts';
+import { Status as RpcStatusMessage } from '../proto/gen/google/rpc/status.ts';
+import { systemClock } from './clock.ts';
+import { type Code, SpiffeError } from './errors.ts';
+import { encodeMessage, type MethodDefinition, methodPath, type Request, type Response, type ServiceDefinition } from './service.ts';
+
+export interface CallOptions {
+  /** Cancels the call; the promise or iteration then throws the signal's reason. */
+  readonly signal?: AbortSignal;
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** From now. Default: none. */
+  readonly deadlineMs?: number;
+}
+
+type Method<M extends MethodDefinition> = M['responseStream'] extends true
+  ? M['requestStream'] extends true
+    ? (requests: AsyncIterable<Request<M>>, options?: CallOptions) => AsyncIterable<Response<M>>
+    : (request: Request<M>, options?: CallOptions) => AsyncIterable<Response<M>>
+  : (request: Request<M>, options?: CallOptions) => Promise<Response<M>>;
+
+export type Calls<D extends ServiceDefinition> = { readonly [K in keyof D['methods']]: Method<D['methods'][K]> };
+
+/** A channel: one connection, made when first needed, shared by every service called through it. Who opens it closes it. */
+export interface Channel {
+  service<D extends ServiceDefinition>(definition: D): Calls<D>;
+  /** Ends the connection; calls under way fail. */
+  close(): void;
+}
+
+export interface ChannelSettings {
+  /** In grpc-js' form: `unix:///path`, `127.0.0.1:8081` (see `endpoint.ts`). */
+  readonly target: string;
+  /** Default: none (a UNIX socket needs none). */
+  readonly credentials?: ChannelCredentials;
+  readonly options?: ChannelOptions;
+}
+
+export function openChannel(settings: ChannelSettings): Channel {
+  const client = new Client(settings.target, settings.credentials ?? grpcCredentials.createInsecure(), {
+    'grpc.enable_channelz': 0,
+    // each of our channels is its own connection: a rotated identity must not reuse an older one's
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.service_config_disable_resolution': 1,
+    ...settings.options,
+  });
+  return {
+    service: <D extends ServiceDefinition>(definition: D) =>
+      Object.fromEntries(Object.entries(definition.methods).map(([name, method]) => [name, bind(client, definition, method)])) as Calls<D>,
+    close: () => client.close(),
+  };
+}
+
+function bind(client: Client, definition: ServiceDefinition, method: MethodDefinition): unknown {
+  const path = methodPath(definition, method);
+  const serialize = (message: unknown) => encodeMessage(method.requestType, message);
+  const deserialize = (bytes: Buffer) => method.responseType.decode(bytes);
+  const prepare = (options: CallOptions): [Metadata, { deadline?: number }] => {
+    options.signal?.throwIfAborted();
+    const metadata = new Metadata();
+    for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
+    return [metadata, options.deadlineMs === undefined ? {} : { deadline: systemClock.now() + options.deadlineMs }];
+  };
+
+  if (!method.requestStream && !method.responseStream) {
+    return async (request: unknown, options: CallOptions = {}) => {
+      const [metadata, callOptions] = prepare(options);
+      return new Promise((resolve, reject) => {
+        const call = client.makeUnaryRequest(path, serialize, deserialize, request, metadata, callOptions, (error, response) => {
+          options.signal?.removeEventListener('abort', cancel);
+          if (error) reject(options.signal?.aborted ? options.signal.reason : fromStatus(error));
+          else resolve(response);
+        });
+        const cancel = () => call.cancel();
+        options.signal?.addEventListener('abort', cancel, { once: true });
+      });
+    };
+  }
+  if (!method.requestStream) {
+    return (request: unknown, options: CallOptions = {}) =>
+      lazily(() => read(client.makeServerStreamRequest(path, serialize, deserialize, request, ...prepare(options)), options.signal));
+  }
+  if (!method.responseStream) throw new Error(`${path}: client streaming alone is not used by any service of ours`);
+  return (requests: AsyncIterable<unknown>, options: CallOptions = {}) =>
+    lazily(() => {
+      const call = client.makeBidiStreamRequest(path, serialize, deserialize, ...prepare(options));
+      let fault: unknown;
+      void feed(call, requests).catch((error: unknown) => {
+        fault = error;
+        call.cancel();
+      });
+      return read(call, options.signal, () => fault);
+    });
+}
+
+/** The call begins when it is first read from, and fails there too. */
+function lazily<T>(open: () => AsyncIterable<T>): AsyncIterable<T> {
+  return { [Symbol.asyncIterator]: () => open()[Symbol.asyncIterator]() };
+}
+
+async function* read(
+  call: ClientReadableStream<unknown> | ClientDuplexStream<unknown, unknown>,
+  signal: AbortSignal | undefined,
+  fault: () => unknown = () => undefined,
+): AsyncGenerator<unknown, void, void> {
+  const cancel = () => call.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  // an error after the last read must not become an uncaught one
+  call.on('error', () => {});
+  try {
+    yield* call.iterator({ destroyOnReturn: false });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw fault() ?? fromStatus(error as ServiceError);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+    call.cancel();
+  }
+}
+
+async function feed(call: ClientDuplexStream<unknown, unknown>, requests: AsyncIterable<unknown>): Promise<void> {
+  let open = true;
+  const closed = new Promise<void>((resolve) => {
+    const end = () => {
+      open = false;
+      resolve();
+    };
+    call.once('status', end);
+    call.once('error', end);
+  });
+  const iterator = requests[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await Promise.race([iterator.next(), closed]);
+      if (!next || next.done || !open) break;
+      if (!call.write(next.value)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), closed]);
+    }
+  } finally {
+    // never awaited: a source that waits for something of its own may not hold us up
+    void iterator.return?.()?.then(undefined, () => {});
+  }
+  if (open) call.end();
+}
+
+/** Each gRPC status as one of our codes; the wire's own words stay the message. */
+const CODES: Readonly<Record<number, Code>> = {
+  [Status.CANCELLED]: 'CANCELLED',
+  [Status.UNKNOWN]: 'INTERNAL',
+  [Status.INVALID_ARGUMENT]: 'REQUEST_INVALID',
+  [Status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
+  [Status.NOT_FOUND]: 'NOT_FOUND',
+  [Status.ALREADY_EXISTS]: 'ALREADY_EXISTS',
+  [Status.PERMISSION_DENIED]: 'DENIED',
+  [Status.RESOURCE_EXHAUSTED]: 'RESOURCE_EXHAUSTED',
+  [Status.FAILED_PRECONDITION]: 'FAILED_PRECONDITION',
+  [Status.ABORTED]: 'ABORTED',
+  [Status.OUT_OF_RANGE]: 'REQUEST_INVALID',
+  [Status.UNIMPLEMENTED]: 'UNIMPLEMENTED',
+  [Status.INTERNAL]: 'INTERNAL',
+  [Status.UNAVAILABLE]: 'UNAVAILABLE',
+  [Status.DATA_LOSS]: 'INTERNAL',
+  [Status.UNAUTHENTICATED]: 'UNAUTHENTICATED',
+};
+
+/** What the other side said, word for word: gRPC's number, its text, and the details it attached. */
+export interface RpcStatus {
+  readonly code: number;
+  readonly text: string;
+  readonly details: readonly Any[];
+}
+
+const answers = new WeakMap<object, RpcStatus>();
+
+/** The status behind an error that a call threw; undefined when the error is our own. */
+export function rpcStatusOf(error: unknown): RpcStatus | undefined {
+  return typeof error === 'object' && error !== null ? answers.get(error) : undefined;
+}
+
+function fromStatus(error: ServiceError): SpiffeError {
+  if (error instanceof SpiffeError) return error;
+  const code = typeof error.code === 'number' ? error.code : Status.UNKNOWN;
+  const text = error.details ?? error.message;
+  const made = new SpiffeError(CODES[code] ?? 'INTERNAL', undefined, text, { cause: error });
+  answers.set(made, { code, text, details: detailsOf(error) });
+  return made;
+}
+
+function detailsOf(error: ServiceError): readonly Any[] {
+  const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
+  if (!(bytes instanceof Buffer)) return [];
+  try {
+    return RpcStatusMessage.decode(bytes).details;
+  } catch {
+    // details only add to the code: malformed ones are none
+    return [];
+  }
+}
