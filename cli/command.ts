@@ -16,7 +16,7 @@ export interface Command<F extends Flags = Flags> {
 }
 
 export function defineCommand<F extends Flags>(command: Command<F>): Command {
-  return command as Command;
+  return command;
 }
 
 /** Runs a command with the words that follow it; never throws. Gives the exit code. */

@@ -1,4 +1,5 @@
 /** How SPIRE's command line words things: entries, agents, times, statuses. Scripts read these: they are held by tests to the letter. */
+import type { Terminal } from './terminal.ts';
 
 export interface Id {
   readonly trustDomain: string;
@@ -131,4 +132,15 @@ export function pem(label: string, ...der: readonly Uint8Array[]): string {
         ).join('\n')}\n-----END ${label}-----\n`,
     )
     .join('');
+}
+
+/** JSON of what is no message: keys in the order given, safe inside HTML as Go writes it. Gives exit code 0. */
+export function printStruct(terminal: Pick<Terminal, 'out'>, value: object): number {
+  terminal.out(`${goEscape(JSON.stringify(value))}\n`);
+  return 0;
+}
+
+/** Go's JSON text is safe inside HTML. */
+export function goEscape(json: string): string {
+  return json.replace(/[<>&\u2028\u2029]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

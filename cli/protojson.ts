@@ -1,5 +1,6 @@
 /** Messages as SPIRE's `-output json` prints them: proto field names, every field there, sorted keys, one line. */
 import { type Descriptors, type Field, type Raw, readFields, TYPE } from './descriptors.ts';
+import { goEscape } from './print.ts';
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
 
@@ -52,8 +53,9 @@ function mapOf(descriptors: Descriptors, fields: ReadonlyMap<number, Field>, raw
     const parts = [...readFields(bytes)];
     const part = (field: Field | undefined) =>
       field ? valueOf(descriptors, field, parts.findLast((one) => one.number === field.number) ?? ZERO) : null;
+    const name = part(key);
     // a key is text, a whole number or a bool
-    made[String(part(key) as string | number | boolean)] = part(value);
+    if (typeof name !== 'object') made[String(name)] = part(value);
   }
   return made;
 }
@@ -189,11 +191,6 @@ const VALUES: Readonly<Record<number, readonly [type: number, name: string]>> = 
 /** JSON text as Go's encoder writes it: keys sorted by their bytes, nulls left out, `<`, `>`, `&` escaped. */
 export function writeJson(value: Json): string {
   return goEscape(JSON.stringify(tidy(value)));
-}
-
-/** Go's JSON text is safe inside HTML. */
-export function goEscape(json: string): string {
-  return json.replace(/[<>&\u2028\u2029]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 function tidy(value: Json): Json {
