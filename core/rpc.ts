@@ -1,13 +1,12 @@
 /** A gRPC server for connections that we accept ourselves: handlers as promises and async iterables, the caller told by what cannot be forged. */
+import type { EventEmitter } from 'node:events';
 import type { Duplex, Readable } from 'node:stream';
 import {
   experimental,
   Metadata,
   Server,
   ServerCredentials,
-  type ServerDuplexStream,
   ServerInterceptingCall,
-  type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   status as Status,
@@ -77,7 +76,7 @@ export interface Service<D extends ServiceDefinition = ServiceDefinition> {
 
 /** Keeps the types of definition and implementation together in a list of services. */
 export function service<D extends ServiceDefinition>(definition: D, implementation: Implementation<D>): Service {
-  return { definition, implementation: implementation as Implementation<ServiceDefinition> };
+  return { definition, implementation };
 }
 
 export interface RpcServerSettings {
@@ -182,11 +181,8 @@ function allowManyResets(server: Server): void {
   Object.assign(commonServerOptions, { streamResetBurst: 1_000_000, streamResetRate: 1_000_000 });
 }
 
-type Call =
-  | ServerUnaryCall<unknown, unknown>
-  | ServerReadableStream<unknown, unknown>
-  | ServerWritableStream<unknown, unknown>
-  | ServerDuplexStream<unknown, unknown>;
+/** What every kind of call has. */
+type Call = EventEmitter & { readonly metadata: Metadata };
 type Anything = (request: unknown, context: CallContext) => Promise<unknown> & AsyncIterable<unknown>;
 
 function addService(
@@ -232,7 +228,7 @@ function serveOne(path: string, method: MethodDefinition, run: Anything, setting
     const request = method.requestStream ? undefined : (call as ServerUnaryCall<unknown, unknown>).request;
     const input = method.requestStream ? requestsOf(call as unknown as Readable) : request;
     const respond =
-      answer ?? ((error: Partial<StatusObject> | null) => (call as ServerDuplexStream<unknown, unknown>).emit('error', error));
+      answer ?? ((error: Partial<StatusObject> | null) => call.emit('error', error));
     void guarded(settings, context, request, () => run(input, context)).then(
       (value) => {
         finish();

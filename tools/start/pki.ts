@@ -20,7 +20,7 @@ export async function enterprisePki(folder: string, nowMs: number): Promise<Pki 
   if (Object.values(paths).every((path) => existsSync(path))) return { ...paths, madeNow: false };
   const crypto = new Crypto();
   x509.cryptoProvider.set(crypto);
-  const keys = () => crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']) as Promise<CryptoKeyPair>;
+  const keys = () => crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const [root, intermediate] = await Promise.all([keys(), keys()]);
   const usages = new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true);
   const rootCertificate = await x509.X509CertificateGenerator.createSelfSigned({
