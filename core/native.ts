@@ -1,0 +1,104 @@
+/** The one native edge: who is at the other end of a UNIX socket, and whether that process still lives. Linux only. */
+import { closeSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+import { fail } from './errors.ts';
+
+/** A process as the kernel named it when it connected. Who asked for it closes `pidfd` with `closeFd`. */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Names this very process, whatever becomes of its number. Closed on exec. */
+  readonly pidfd: number;
+}
+
+interface Native {
+  getsockopt(fd: number, level: number, name: number, value: Buffer, length: [number]): number;
+  pidfdOpen(number: number, pid: number, flags: number): number;
+  poll(fds: Buffer, count: number, timeoutMs: number): number;
+  errno(): number;
+}
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+/** Linux 6.5. */
+const SO_PEERPIDFD = 77;
+/** One number on every architecture. */
+const SYS_PIDFD_OPEN = 434;
+const ENOPROTOOPT = 92;
+const POLLIN = 1;
+
+let loaded: Native | undefined;
+
+/** Loaded when first needed: a CLI command needs none of it. Throws UNAVAILABLE where koffi is missing: then no caller can be told, and none is served. */
+function native(): Native {
+  if (loaded) return loaded;
+  try {
+    const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi').default;
+    const libc = koffi.load(null);
+    loaded = {
+      getsockopt: libc.func('int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32_t *)'),
+      pidfdOpen: libc.func('long syscall(long, int, unsigned int)'),
+      poll: libc.func('int poll(_Inout_ uint8_t *, unsigned long, int)'),
+      errno: () => koffi.errno(),
+    };
+    return loaded;
+  } catch (cause) {
+    throw fail('UNAVAILABLE', 'could not resolve caller information: the package koffi is missing or does not fit this machine', { cause });
+  }
+}
+
+/** Tries to load the native edge, so that a program can refuse at its start what it would have to refuse to every caller. Throws UNAVAILABLE. */
+export function requireNative(): void {
+  native();
+}
+
+/**
+ * Who connected `socket` (a UNIX socket that was accepted just now), by SO_PEERCRED and SO_PEERPIDFD; before Linux 6.5 by pidfd_open.
+ * Throws UNAVAILABLE when that cannot be told: the process is gone, or lives in another pid namespace.
+ */
+export function peerCredentials(socket: Socket): PeerCredentials {
+  const { getsockopt, pidfdOpen, errno } = native();
+  const fd = fdOf(socket);
+  const ucred = Buffer.alloc(12);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ucred, [12]) !== 0) throw unresolved(`SO_PEERCRED failed with errno ${errno()}`);
+  const [pid, uid, gid] = [ucred.readInt32LE(0), ucred.readUInt32LE(4), ucred.readUInt32LE(8)];
+  if (pid <= 0) throw unresolved('it has no process id here: it lives in another pid namespace');
+
+  const handle = Buffer.alloc(4);
+  let pidfd = -1;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, handle, [4]) === 0) pidfd = handle.readInt32LE(0);
+  else if (errno() === ENOPROTOOPT) pidfd = pidfdOpen(SYS_PIDFD_OPEN, pid, 0);
+  if (pidfd < 0) throw unresolved(`process ${pid} is gone (errno ${errno()})`);
+  if (!isAlive(pidfd)) {
+    closeFd(pidfd);
+    throw unresolved(`process ${pid} is gone`);
+  }
+  return { pid, uid, gid, pidfd };
+}
+
+/** Whether the process behind `pidfd` has not ended. */
+export function isAlive(pidfd: number): boolean {
+  const request = Buffer.alloc(8);
+  request.writeInt32LE(pidfd, 0);
+  request.writeInt16LE(POLLIN, 4);
+  // readable means that it ended, whether it was reaped or not; an error means that we can't tell
+  return native().poll(request, 1, 0) === 0;
+}
+
+export function closeFd(fd: number): void {
+  closeSync(fd);
+}
+
+/** Node has no public name for the descriptor of a socket. */
+function fdOf(socket: Socket): number {
+  const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd;
+  if (fd === undefined || fd < 0) throw unresolved('the connection is closed');
+  return fd;
+}
+
+/** SPIRE's words first. */
+function unresolved(why: string): Error {
+  return fail('UNAVAILABLE', `could not resolve caller information: ${why}`);
+}
