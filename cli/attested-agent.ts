@@ -16,8 +16,16 @@ const filters = {
   selector: listFlag('A colon-delimited type:value selector', 'type:value'),
   matchSelectorsOn: text('The match mode used when filtering by selectors. Options: exact, any, superset and subset', 'superset', 'mode'),
   attestationType: text('Filter by attestation type, like join_token or x509pop', '', 'type'),
-  banned: text("Filter based on string received, 'true': banned agents, 'false': not banned agents, other value will return all", '', 'true|false'),
-  canReattest: text("Filter based on string received, 'true': agents that can reattest, 'false': agents that can't reattest, other value will return all", '', 'true|false'),
+  banned: text(
+    "Filter based on string received, 'true': banned agents, 'false': not banned agents, other value will return all",
+    '',
+    'true|false',
+  ),
+  canReattest: text(
+    "Filter based on string received, 'true': agents that can reattest, 'false': agents that can't reattest, other value will return all",
+    '',
+    'true|false',
+  ),
   expiresBefore: text('Filter by expiration time (format: "2006-01-02 15:04:05 -0700 -07")', '', 'time'),
 } satisfies Flags;
 
@@ -39,7 +47,8 @@ export const list = defineCommand({
       }
       if (values.output === 'json') return await server.print(AgentDefinition, listAgents, { agents, nextPageToken: '' });
       if (agents.length === 0) terminal.out('No attested agents found\n');
-      else terminal.out(`Found ${agents.length} attested ${agents.length === 1 ? 'agent' : 'agents'}:\n\n${agents.map(agentText).join('')}`);
+      else
+        terminal.out(`Found ${agents.length} attested ${agents.length === 1 ? 'agent' : 'agents'}:\n\n${agents.map(agentText).join('')}`);
       return 0;
     });
   },
@@ -59,7 +68,11 @@ export const count = defineCommand({
   },
 });
 
-const one = (what: string) => ({ spiffeID: text(`The SPIFFE ID of the agent to ${what} (agent identity)`, '', 'id'), output, ...serverFlags });
+const one = (what: string) => ({
+  spiffeID: text(`The SPIFFE ID of the agent to ${what} (agent identity)`, '', 'id'),
+  output,
+  ...serverFlags,
+});
 
 function idOf(typed: string) {
   if (typed === '') throw fail('REQUEST_INVALID', 'a SPIFFE ID is required');
@@ -121,7 +134,10 @@ export const purge = defineCommand({
   summary: 'Purge expired agents that were attested using a non-TOFU security model based on a given time',
   details: 'Only agents that can attest again are purged: nothing is lost with them.',
   flags: {
-    expiredFor: duration("Amount of time that has passed since the agent's SVID has expired. It is used to determine which agents to purge", 720 * 3_600_000),
+    expiredFor: duration(
+      "Amount of time that has passed since the agent's SVID has expired. It is used to determine which agents to purge",
+      720 * 3_600_000,
+    ),
     dryRun: bool('Indicates that the command will not perform any action, but will print the agents that would be purged'),
     output,
     ...serverFlags,
@@ -154,9 +170,11 @@ async function reattestable(server: Connection): Promise<Agent[]> {
   const filter = { byAttestationType: '', bySelectorMatch: undefined, byBanned: undefined, byCanReattest: true, byExpiresBefore: '' };
   const agents: Agent[] = [];
   for (let pageToken = ''; ; ) {
-    const page = await server.call(AgentDefinition, listAgents, { filter, outputMask: undefined, pageSize: PAGE, pageToken }).catch((error: unknown) => {
-      throw fail('UNAVAILABLE', `failed to list agents: ${messageOf(error)}`, { cause: error });
-    });
+    const page = await server
+      .call(AgentDefinition, listAgents, { filter, outputMask: undefined, pageSize: PAGE, pageToken })
+      .catch((error: unknown) => {
+        throw fail('UNAVAILABLE', `failed to list agents: ${messageOf(error)}`, { cause: error });
+      });
     agents.push(...page.agents);
     pageToken = page.nextPageToken;
     if (pageToken === '') return agents;
@@ -170,7 +188,17 @@ export function purgeText(results: readonly Purged[], dryRun: boolean): string {
   const ids = (some: readonly Purged[]) => some.map(({ agent_id }) => aligned([['SPIFFE ID', agent_id]], 18)).join('');
   if (dryRun) return `${head}\nAgents that can be purged:\n${ids(results)}`;
   const [purged, kept] = [results.filter(({ deleted }) => deleted), results.filter(({ deleted }) => !deleted)];
-  const failures = kept.map(({ agent_id, error = '' }) => aligned([['SPIFFE ID', agent_id], ['Error', error]], 18)).join('');
+  const failures = kept
+    .map(({ agent_id, error = '' }) =>
+      aligned(
+        [
+          ['SPIFFE ID', agent_id],
+          ['Error', error],
+        ],
+        18,
+      ),
+    )
+    .join('');
   return `${head}${purged.length > 0 ? `Agents purged:\n${ids(purged)}` : ''}${kept.length > 0 ? `Agents not purged:\n${failures}` : ''}`;
 }
 
@@ -187,7 +215,12 @@ export function agentText(agent: Agent): string {
   return `${aligned(lines, 18)}\n`;
 }
 
-const MATCH: Readonly<Record<string, Match>> = { exact: Match.MATCH_EXACT, any: Match.MATCH_ANY, superset: Match.MATCH_SUPERSET, subset: Match.MATCH_SUBSET };
+const MATCH: Readonly<Record<string, Match>> = {
+  exact: Match.MATCH_EXACT,
+  any: Match.MATCH_ANY,
+  superset: Match.MATCH_SUPERSET,
+  subset: Match.MATCH_SUBSET,
+};
 
 function filterOf(values: Values<typeof filters>) {
   const match = Object.hasOwn(MATCH, values.matchSelectorsOn) ? MATCH[values.matchSelectorsOn] : undefined;
@@ -214,5 +247,6 @@ function filterOf(values: Values<typeof filters>) {
 function checkTime(typed: string): void {
   const [, date, time, zone] = /^(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2})(?:\.\d+)? ([+-]\d{4}) [+-]\d{2}$/.exec(typed) ?? [];
   const parsed = date === undefined ? Number.NaN : Date.parse(`${date}T${time}${zone?.slice(0, 3)}:${zone?.slice(3)}`);
-  if (Number.isNaN(parsed)) throw fail('REQUEST_INVALID', `date is not valid: ${quoted(typed)} is not of the form "2006-01-02 15:04:05 -0700 -07"`);
+  if (Number.isNaN(parsed))
+    throw fail('REQUEST_INVALID', `date is not valid: ${quoted(typed)} is not of the form "2006-01-02 15:04:05 -0700 -07"`);
 }

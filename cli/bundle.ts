@@ -12,7 +12,8 @@ import { output, text } from './flags.ts';
 import { pem, quoted } from './print.ts';
 import { serverFlags } from './sockets.ts';
 
-const { getBundle, getFederatedBundle, listFederatedBundles, batchSetFederatedBundle, batchDeleteFederatedBundle, countBundles } = BundleDefinition.methods;
+const { getBundle, getFederatedBundle, listFederatedBundles, batchSetFederatedBundle, batchDeleteFederatedBundle, countBundles } =
+  BundleDefinition.methods;
 
 const id = text('SPIFFE ID of the trust domain', '', 'id');
 const format = (what: string) => text(`${what}. Either "pem" or "spiffe"`, 'pem', 'format');
@@ -33,7 +34,12 @@ export const show = defineCommand({
 
 export const list = defineCommand({
   summary: 'Lists federated bundle data',
-  flags: { id, format: format('The format to list federated bundles (only pretty output format supports this flag)'), output, ...serverFlags },
+  flags: {
+    id,
+    format: format('The format to list federated bundles (only pretty output format supports this flag)'),
+    output,
+    ...serverFlags,
+  },
   async run({ values }, terminal) {
     const form = checkFormat(values.format);
     return await withServer(values, terminal, async (server) => {
@@ -53,7 +59,13 @@ export const list = defineCommand({
 
 export const set = defineCommand({
   summary: 'Creates or updates federated bundle data',
-  flags: { id, path: text('Path to the bundle data; standard input unless given', '', 'path'), format: format('The format of the bundle data'), output, ...serverFlags },
+  flags: {
+    id,
+    path: text('Path to the bundle data; standard input unless given', '', 'path'),
+    format: format('The format of the bundle data'),
+    output,
+    ...serverFlags,
+  },
   async run({ values }, terminal) {
     if (values.id === '') throw fail('REQUEST_INVALID', 'id flag is required');
     const form = checkFormat(values.format);
@@ -62,7 +74,9 @@ export const set = defineCommand({
     });
     const bundle = parseBundle(bytes, form, values.id);
     return await withServer(values, terminal, async (server) => {
-      const answer = await server.call(BundleDefinition, batchSetFederatedBundle, { bundle: [bundle], outputMask: undefined }).catch(told('failed to set federated bundle'));
+      const answer = await server
+        .call(BundleDefinition, batchSetFederatedBundle, { bundle: [bundle], outputMask: undefined })
+        .catch(told('failed to set federated bundle'));
       if (values.output === 'json') return await server.print(BundleDefinition, batchSetFederatedBundle, answer);
       const status = answer.results[0]?.status;
       if (status?.code !== 0) throw fail('REQUEST_INVALID', `failed to set federated bundle: ${status?.message ?? 'no result'}`);
@@ -84,7 +98,12 @@ export const count = defineCommand({
     }),
 });
 
-const MODES: Readonly<Record<string, Mode>> = { '': Mode.RESTRICT, restrict: Mode.RESTRICT, delete: Mode.DELETE, dissociate: Mode.DISSOCIATE };
+const MODES: Readonly<Record<string, Mode>> = {
+  '': Mode.RESTRICT,
+  restrict: Mode.RESTRICT,
+  delete: Mode.DELETE,
+  dissociate: Mode.DISSOCIATE,
+};
 
 export const remove = defineCommand({
   summary: 'Deletes federated bundle data',
@@ -95,11 +114,16 @@ export const remove = defineCommand({
     const mode = Object.hasOwn(MODES, values.mode) ? MODES[values.mode] : undefined;
     if (mode === undefined) throw fail('REQUEST_INVALID', `unsupported mode ${quoted(values.mode)}`);
     return await withServer(values, terminal, async (server) => {
-      const answer = await server.call(BundleDefinition, batchDeleteFederatedBundle, { trustDomains: [values.id], mode }).catch(told('failed to delete federated bundle'));
+      const answer = await server
+        .call(BundleDefinition, batchDeleteFederatedBundle, { trustDomains: [values.id], mode })
+        .catch(told('failed to delete federated bundle'));
       if (values.output === 'json') return await server.print(BundleDefinition, batchDeleteFederatedBundle, answer);
       const [result] = answer.results;
       if (result?.status?.code !== 0) {
-        throw fail('REQUEST_INVALID', `failed to delete federated bundle ${quoted(result?.trustDomain ?? values.id)}: ${result?.status?.message ?? 'no result'}`);
+        throw fail(
+          'REQUEST_INVALID',
+          `failed to delete federated bundle ${quoted(result?.trustDomain ?? values.id)}: ${result?.status?.message ?? 'no result'}`,
+        );
       }
       terminal.out('bundle deleted.\n');
       return 0;
@@ -147,7 +171,13 @@ function parseBundle(bytes: Buffer, form: Format, typedId: string): WireBundle {
       throw fail('REQUEST_INVALID', `unable to parse bundle data: ${messageOf(error)}`, { cause: error });
     }
     if (authorities.length === 0) throw fail('REQUEST_INVALID', 'unable to parse bundle data: no PEM blocks');
-    return wireBundle(typedId, authorities.map(({ raw }) => raw), [], 0, 0);
+    return wireBundle(
+      typedId,
+      authorities.map(({ raw }) => raw),
+      [],
+      0,
+      0,
+    );
   }
   const trustDomain = TrustDomain.parseNameOrId(typedId);
   let bundle: Bundle;
@@ -165,7 +195,13 @@ function parseBundle(bytes: Buffer, form: Format, typedId: string): WireBundle {
   );
 }
 
-function wireBundle(trustDomain: string, x509: readonly Buffer[], jwt: readonly ReturnType<typeof jwtAuthority>[], refreshHint: number, sequenceNumber: number): WireBundle {
+function wireBundle(
+  trustDomain: string,
+  x509: readonly Buffer[],
+  jwt: readonly ReturnType<typeof jwtAuthority>[],
+  refreshHint: number,
+  sequenceNumber: number,
+): WireBundle {
   return {
     trustDomain,
     x509Authorities: x509.map((asn1) => ({ asn1, tainted: false })),

@@ -26,7 +26,11 @@ export interface Options {
 }
 
 /** Connects to the server that the flags name, and closes the connection after `use`. */
-export async function withServer<T>(flags: { readonly socketPath: string; readonly instance: string }, terminal: Terminal, use: (server: Connection) => Promise<T>): Promise<T> {
+export async function withServer<T>(
+  flags: { readonly socketPath: string; readonly instance: string },
+  terminal: Terminal,
+  use: (server: Connection) => Promise<T>,
+): Promise<T> {
   return await connect(resolveSocket(SERVER, flags, terminal.env), terminal, use);
 }
 
@@ -75,7 +79,12 @@ function connectionOver(channel: Channel, socketPath: string, terminal: Terminal
   };
 }
 
-const DIAL_FAULTS: Readonly<Record<string, string>> = { ENOENT: 'no such file or directory', ECONNREFUSED: 'connection refused', EACCES: 'permission denied', ENOTSOCK: 'connection refused' };
+const DIAL_FAULTS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file or directory',
+  ECONNREFUSED: 'connection refused',
+  EACCES: 'permission denied',
+  ENOTSOCK: 'connection refused',
+};
 
 /** The error in the words of Go's gRPC; what is no answer of the other side stays as it is. */
 function told(error: unknown, socketPath: string): unknown {
@@ -83,7 +92,10 @@ function told(error: unknown, socketPath: string): unknown {
   if (!status) return error;
   const errno = status.code === 14 ? /\bconnect (E[A-Z]+)\b/.exec(status.text)?.[1] : undefined;
   const fault = errno === undefined ? undefined : DIAL_FAULTS[errno];
-  const text = fault === undefined ? status.text : `connection error: desc = "transport: Error while dialing: dial unix ${socketPath}: connect: ${fault}"`;
+  const text =
+    fault === undefined
+      ? status.text
+      : `connection error: desc = "transport: Error while dialing: dial unix ${socketPath}: connect: ${fault}"`;
   const { code } = error as SpiffeError<CoreCode>;
   const made = fail(code, rpcErrorText(status.code, text), { cause: error });
   return made;

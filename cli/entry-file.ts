@@ -87,7 +87,10 @@ function parseEntry(entry: Reader): FileEntry {
     createdAt: entry.int('created_at', 53),
     additionalAttributes: entry.optional('additional_attributes', (value, at) => {
       const attributes = new Reader(value, at);
-      const read = { disableX509SvidPrefetch: attributes.bool('disable_x509_svid_prefetch'), jwtSvidIncludeJti: attributes.bool('jwt_svid_include_jti') };
+      const read = {
+        disableX509SvidPrefetch: attributes.bool('disable_x509_svid_prefetch'),
+        jwtSvidIncludeJti: attributes.bool('jwt_svid_include_jti'),
+      };
       attributes.end();
       return read;
     }),
@@ -166,6 +169,9 @@ class Reader {
     const unknown = Object.keys(this.#object).find((key) => !this.#known.includes(key));
     if (unknown === undefined) return;
     const near = nearest(unknown, this.#known);
-    throw fail('REQUEST_INVALID', `${this.at === '' ? '' : `${this.at}: `}unknown key ${JSON.stringify(unknown)}${near === undefined ? '' : `: did you mean ${JSON.stringify(near)}?`}`);
+    throw fail(
+      'REQUEST_INVALID',
+      `${this.at === '' ? '' : `${this.at}: `}unknown key ${JSON.stringify(unknown)}${near === undefined ? '' : `: did you mean ${JSON.stringify(near)}?`}`,
+    );
   }
 }

@@ -21,8 +21,16 @@ const about = {
   selector: list('A colon-delimited type:value selector', 'type:value'),
   federatesWith: list('SPIFFE ID of a trust domain to federate with', 'id'),
   dns: list('A DNS name that will be included in SVIDs issued based on this entry, where appropriate', 'name'),
-  x509SVIDTTL: integer('The lifetime, in seconds, for x509-SVIDs issued based on this registration entry; 0: the default of the server', 0, 'seconds'),
-  jwtSVIDTTL: integer('The lifetime, in seconds, for JWT-SVIDs issued based on this registration entry; 0: the default of the server', 0, 'seconds'),
+  x509SVIDTTL: integer(
+    'The lifetime, in seconds, for x509-SVIDs issued based on this registration entry; 0: the default of the server',
+    0,
+    'seconds',
+  ),
+  jwtSVIDTTL: integer(
+    'The lifetime, in seconds, for JWT-SVIDs issued based on this registration entry; 0: the default of the server',
+    0,
+    'seconds',
+  ),
   admin: bool("If set, the SPIFFE ID in this entry will be granted access to the server's management APIs"),
   downstream: bool('If set, the entry describes a downstream SPIRE server'),
   storeSVID: bool('If set, the issued SVID from this entry must be stored through an SVIDStore plugin'),
@@ -60,7 +68,9 @@ Exit code 1 when one or more entries could not be created; with -output json the
         // the answer has no entry where it failed: what was asked for is shown
         return answer.results.map((result, i) => (result.status?.code ? { ...result, entry: batch[i] } : result));
       });
-      return await tellBatch('create', values, terminal, results, failure, () => server.print(EntryDefinition, api.batchCreateEntry, { results }));
+      return await tellBatch('create', values, terminal, results, failure, () =>
+        server.print(EntryDefinition, api.batchCreateEntry, { results }),
+      );
     });
   },
 });
@@ -85,10 +95,16 @@ Exit code 1 when one or more entries could not be updated; with -output json the
         entries[0] = { ...first, additionalAttributes: await mergedAttributes(server, values, given) };
       }
       const { results, failure } = await inBatches(entries, sizeOf, async (batch) => {
-        const answer = await server.call(EntryDefinition, api.batchUpdateEntry, { entries: batch, inputMask: undefined, outputMask: undefined });
+        const answer = await server.call(EntryDefinition, api.batchUpdateEntry, {
+          entries: batch,
+          inputMask: undefined,
+          outputMask: undefined,
+        });
         return answer.results.map((result, i) => (result.status?.code ? { ...result, entry: batch[i] } : result));
       });
-      return await tellBatch('update', values, terminal, results, failure, () => server.print(EntryDefinition, api.batchUpdateEntry, { results }));
+      return await tellBatch('update', values, terminal, results, failure, () =>
+        server.print(EntryDefinition, api.batchUpdateEntry, { results }),
+      );
     });
   },
 });
@@ -97,7 +113,11 @@ export const remove = defineCommand({
   summary: 'Deletes registration entries',
   flags: {
     entryID: text('The Registration Entry ID of the record to delete', '', 'id'),
-    file: text('Path to a file containing a JSON structure for batch deletion, {"ids": ["…"]} (optional). If \'-\', read from stdin', '', 'path'),
+    file: text(
+      'Path to a file containing a JSON structure for batch deletion, {"ids": ["…"]} (optional). If \'-\', read from stdin',
+      '',
+      'path',
+    ),
     output,
     ...serverFlags,
   },
@@ -105,7 +125,11 @@ export const remove = defineCommand({
     if (values.file === '' && values.entryID === '') throw fail('REQUEST_INVALID', 'an entry ID is required');
     const ids = values.file === '' ? [values.entryID] : parseIds(await readData(values.file, terminal));
     return await withServer(values, terminal, async (server) => {
-      const { results, failure } = await inBatches(ids, (id) => id.length + 8, async (batch) => (await server.call(EntryDefinition, api.batchDeleteEntry, { ids: batch })).results);
+      const { results, failure } = await inBatches(
+        ids,
+        (id) => id.length + 8,
+        async (batch) => (await server.call(EntryDefinition, api.batchDeleteEntry, { ids: batch })).results,
+      );
       if (values.output === 'json') {
         if (failure) throw failure;
         return await server.print(EntryDefinition, api.batchDeleteEntry, { results });
@@ -114,7 +138,10 @@ export const remove = defineCommand({
       const done = results.filter(({ status }) => !status?.code);
       for (const { id } of done) terminal.out(`Deleted entry with ID: ${id}\n`);
       if (done.length > 0) terminal.out('\n\n');
-      for (const { id, status } of failed) terminal.err(`Failed to delete entry with ID ${id} (code: ${codeName(status?.code ?? 0)}, msg: ${quoted(status?.message ?? '')})\n`);
+      for (const { id, status } of failed)
+        terminal.err(
+          `Failed to delete entry with ID ${id} (code: ${codeName(status?.code ?? 0)}, msg: ${quoted(status?.message ?? '')})\n`,
+        );
       if (failure) throw failure;
       if (failed.length === 0) {
         terminal.out(`Deleted ${done.length} entries successfully`);
@@ -135,7 +162,11 @@ const filters = {
   federatesWith: list('SPIFFE ID of a trust domain an entry is federated with', 'id'),
   hint: text('The Hint of the records (optional)', '', 'text'),
   matchSelectorsOn: text('The match mode used when filtering by selectors. Options: exact, any, superset and subset', 'superset', 'mode'),
-  matchFederatesWithOn: text('The match mode used when filtering by federates with. Options: exact, any, superset and subset', 'superset', 'mode'),
+  matchFederatesWithOn: text(
+    'The match mode used when filtering by federates with. Options: exact, any, superset and subset',
+    'superset',
+    'mode',
+  ),
 } satisfies Flags;
 
 /** As SPIRE's own command line. */
@@ -206,7 +237,9 @@ function entryOf(values: Typed, node: boolean): Entry {
     storeSvid: values.storeSVID,
     hint: values.hint,
     createdAt: 0,
-    additionalAttributes: attributes ? { disableX509SvidPrefetch: values.disableX509SVIDPrefetch, jwtSvidIncludeJti: values.jwtSVIDIncludeJTI } : undefined,
+    additionalAttributes: attributes
+      ? { disableX509SvidPrefetch: values.disableX509SVIDPrefetch, jwtSvidIncludeJti: values.jwtSVIDIncludeJTI }
+      : undefined,
   });
 }
 
@@ -224,13 +257,25 @@ async function mergedAttributes(server: Connection, values: Typed, given: Readon
   }
   const before = existing.additionalAttributes;
   return {
-    disableX509SvidPrefetch: given.has('disableX509SVIDPrefetch') ? values.disableX509SVIDPrefetch : (before?.disableX509SvidPrefetch ?? false),
+    disableX509SvidPrefetch: given.has('disableX509SVIDPrefetch')
+      ? values.disableX509SVIDPrefetch
+      : (before?.disableX509SvidPrefetch ?? false),
     jwtSvidIncludeJti: given.has('jwtSVIDIncludeJTI') ? values.jwtSVIDIncludeJTI : (before?.jwtSvidIncludeJti ?? false),
   };
 }
 
-const SELECTOR_MATCH: Readonly<Record<string, SelectorMatch>> = { exact: SelectorMatch.MATCH_EXACT, any: SelectorMatch.MATCH_ANY, superset: SelectorMatch.MATCH_SUPERSET, subset: SelectorMatch.MATCH_SUBSET };
-const FEDERATES_MATCH: Readonly<Record<string, FederatesWithMatch>> = { exact: FederatesWithMatch.MATCH_EXACT, any: FederatesWithMatch.MATCH_ANY, superset: FederatesWithMatch.MATCH_SUPERSET, subset: FederatesWithMatch.MATCH_SUBSET };
+const SELECTOR_MATCH: Readonly<Record<string, SelectorMatch>> = {
+  exact: SelectorMatch.MATCH_EXACT,
+  any: SelectorMatch.MATCH_ANY,
+  superset: SelectorMatch.MATCH_SUPERSET,
+  subset: SelectorMatch.MATCH_SUBSET,
+};
+const FEDERATES_MATCH: Readonly<Record<string, FederatesWithMatch>> = {
+  exact: FederatesWithMatch.MATCH_EXACT,
+  any: FederatesWithMatch.MATCH_ANY,
+  superset: FederatesWithMatch.MATCH_SUPERSET,
+  subset: FederatesWithMatch.MATCH_SUBSET,
+};
 
 function filterOf(values: Values<typeof filters>) {
   const id = (typed: string, what: string) => {
@@ -248,8 +293,14 @@ function filterOf(values: Values<typeof filters>) {
   return {
     byParentId: id(values.parentID, 'parent ID'),
     bySpiffeId: id(values.spiffeID, 'SPIFFE ID'),
-    bySelectors: values.selector.length === 0 ? undefined : { match: mode(SELECTOR_MATCH, values.matchSelectorsOn), selectors: values.selector.map(parseSelector) },
-    byFederatesWith: values.federatesWith.length === 0 ? undefined : { match: mode(FEDERATES_MATCH, values.matchFederatesWithOn), trustDomains: [...values.federatesWith] },
+    bySelectors:
+      values.selector.length === 0
+        ? undefined
+        : { match: mode(SELECTOR_MATCH, values.matchSelectorsOn), selectors: values.selector.map(parseSelector) },
+    byFederatesWith:
+      values.federatesWith.length === 0
+        ? undefined
+        : { match: mode(FEDERATES_MATCH, values.matchFederatesWithOn), trustDomains: [...values.federatesWith] },
     byHint: values.hint === '' ? undefined : values.hint,
     byDownstream: values.downstream,
   };
@@ -266,9 +317,11 @@ async function getEntry(server: Connection, id: string): Promise<Entry> {
 async function listEntries(server: Connection, filter: ReturnType<typeof filterOf>): Promise<Entry[]> {
   const entries: Entry[] = [];
   for (let pageToken = ''; ; ) {
-    const page = await server.call(EntryDefinition, api.listEntries, { filter, outputMask: undefined, pageSize: PAGE, pageToken }).catch((error: unknown) => {
-      throw fail('UNAVAILABLE', `error fetching entries: ${messageOf(error)}`, { cause: error });
-    });
+    const page = await server
+      .call(EntryDefinition, api.listEntries, { filter, outputMask: undefined, pageSize: PAGE, pageToken })
+      .catch((error: unknown) => {
+        throw fail('UNAVAILABLE', `error fetching entries: ${messageOf(error)}`, { cause: error });
+      });
     for (const entry of page.entries) entries.push(entry);
     pageToken = page.nextPageToken;
     if (pageToken === '') return entries;
@@ -304,14 +357,24 @@ function compare(a: readonly string[], b: readonly string[]): number {
 const MAX_BATCH_BYTES = 1_500_000;
 
 function sizeOf(entry: Entry): number {
-  let size = 64 + entry.id.length + entry.hint.length * 3 + (entry.spiffeId?.path.length ?? 0) + (entry.parentId?.path.length ?? 0) + 2 * (entry.spiffeId?.trustDomain.length ?? 0);
+  let size =
+    64 +
+    entry.id.length +
+    entry.hint.length * 3 +
+    (entry.spiffeId?.path.length ?? 0) +
+    (entry.parentId?.path.length ?? 0) +
+    2 * (entry.spiffeId?.trustDomain.length ?? 0);
   for (const { type, value } of entry.selectors) size += 8 + (type.length + value.length) * 3;
   for (const name of [...entry.dnsNames, ...entry.federatesWith]) size += 4 + name.length * 3;
   return size;
 }
 
 /** Sends `items` in few large calls, one after the other. After a call that failed nothing more is sent; what was answered before is kept. */
-async function inBatches<T, R>(items: readonly T[], size: (item: T) => number, send: (batch: T[]) => Promise<R[]>): Promise<{ results: R[]; failure: Error | undefined }> {
+async function inBatches<T, R>(
+  items: readonly T[],
+  size: (item: T) => number,
+  send: (batch: T[]) => Promise<R[]>,
+): Promise<{ results: R[]; failure: Error | undefined }> {
   const results: R[] = [];
   for (let from = 0; from < items.length || (from === 0 && items.length === 0); ) {
     let to = from;
@@ -324,7 +387,10 @@ async function inBatches<T, R>(items: readonly T[], size: (item: T) => number, s
       results.push(...(await send(items.slice(from, to))));
     } catch (error) {
       if (from === 0) throw error;
-      return { results, failure: fail('UNAVAILABLE', `${messageOf(error)}; ${from} of ${items.length} were sent before`, { cause: error }) };
+      return {
+        results,
+        failure: fail('UNAVAILABLE', `${messageOf(error)}; ${from} of ${items.length} were sent before`, { cause: error }),
+      };
     }
     if (to === from) break;
     from = to;
@@ -337,16 +403,30 @@ interface Result {
   readonly entry?: Entry | undefined;
 }
 
-async function tellBatch(verb: 'create' | 'update', values: { readonly output: 'pretty' | 'json' }, terminal: Terminal, results: readonly Result[], failure: Error | undefined, json: () => Promise<number>): Promise<number> {
+async function tellBatch(
+  verb: 'create' | 'update',
+  values: { readonly output: 'pretty' | 'json' },
+  terminal: Terminal,
+  results: readonly Result[],
+  failure: Error | undefined,
+  json: () => Promise<number>,
+): Promise<number> {
   if (values.output === 'json') {
     const code = await json();
     if (failure) throw failure;
     return code;
   }
   const failed = results.filter(({ status }) => status?.code);
-  terminal.out(results.filter(({ status }) => !status?.code).map(({ entry }) => (entry ? entryText(entry) : '')).join(''));
+  terminal.out(
+    results
+      .filter(({ status }) => !status?.code)
+      .map(({ entry }) => (entry ? entryText(entry) : ''))
+      .join(''),
+  );
   for (const { status, entry } of failed) {
-    terminal.err(`Failed to ${verb} the following entry (code: ${codeName(status?.code ?? 0)}, msg: ${quoted(status?.message ?? '')}):\n${entry ? entryText(entry) : ''}`);
+    terminal.err(
+      `Failed to ${verb} the following entry (code: ${codeName(status?.code ?? 0)}, msg: ${quoted(status?.message ?? '')}):\n${entry ? entryText(entry) : ''}`,
+    );
   }
   if (failure) throw failure;
   if (failed.length > 0) throw fail('REQUEST_INVALID', `failed to ${verb} one or more entries`);

@@ -31,7 +31,9 @@ export const agent = defineCommand({
   sayError: (message) => `Agent is unhealthy: ${message}`,
   async run({ values }, terminal) {
     if (values.verbose) terminal.out('Checking agent health...\n');
-    await connect(resolveSocket(AGENT, values, terminal.env), terminal, (connection) => checkHealth(connection, values.verbose, terminal, 'agent'));
+    await connect(resolveSocket(AGENT, values, terminal.env), terminal, (connection) =>
+      checkHealth(connection, values.verbose, terminal, 'agent'),
+    );
     terminal.out('Agent is healthy.\n');
     return 0;
   },

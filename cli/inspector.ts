@@ -3,8 +3,13 @@ import inspector from 'node:inspector';
 import { fail } from '../core/errors.ts';
 
 /** The switch of this Node that would open it, or undefined. */
-export function inspectorAsked(execArgv: readonly string[] = process.execArgv, nodeOptions: string = process.env['NODE_OPTIONS'] ?? ''): string | undefined {
-  const found = [...execArgv, ...nodeOptions.split(/\s+/)].find((word) => /^--inspect(-brk|-wait|-port)?(=|$)/.test(word) || word.startsWith('--debug'));
+export function inspectorAsked(
+  execArgv: readonly string[] = process.execArgv,
+  nodeOptions: string = process.env['NODE_OPTIONS'] ?? '',
+): string | undefined {
+  const found = [...execArgv, ...nodeOptions.split(/\s+/)].find(
+    (word) => /^--inspect(-brk|-wait|-port)?(=|$)/.test(word) || word.startsWith('--debug'),
+  );
   return found?.split('=')[0];
 }
 
@@ -22,7 +27,10 @@ export function checkInspector(allowed: boolean): void {
   const asked = inspectorAsked();
   if (asked === undefined) return;
   if (!allowed) {
-    throw fail('SETTINGS_INVALID', `Node was started with ${asked}, which hands every key in this process to whoever connects: take it out of NODE_OPTIONS and the command, or set insecure_allow_inspector = true`);
+    throw fail(
+      'SETTINGS_INVALID',
+      `Node was started with ${asked}, which hands every key in this process to whoever connects: take it out of NODE_OPTIONS and the command, or set insecure_allow_inspector = true`,
+    );
   }
   inspector.open();
 }

@@ -7,7 +7,12 @@ import { toJson, writeJson } from './protojson.ts';
 import type { Terminal } from './terminal.ts';
 
 /** One answer: an object. Gives exit code 0. */
-export async function printJson<M extends MethodDefinition>(terminal: Terminal, service: ServiceDefinition, method: M, answer: Response<M>): Promise<number> {
+export async function printJson<M extends MethodDefinition>(
+  terminal: Terminal,
+  service: ServiceDefinition,
+  method: M,
+  answer: Response<M>,
+): Promise<number> {
   terminal.out(`${jsonOf(service, method, answer)}\n`);
   return 0;
 }

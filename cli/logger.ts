@@ -9,7 +9,16 @@ import { aligned, quoted } from './print.ts';
 import { serverFlags } from './sockets.ts';
 
 const { getLogger, setLogLevel, resetLogLevel } = LoggerDefinition.methods;
-const LEVELS: Readonly<Record<string, LogLevel>> = { panic: LogLevel.PANIC, fatal: LogLevel.FATAL, error: LogLevel.ERROR, warn: LogLevel.WARN, warning: LogLevel.WARN, info: LogLevel.INFO, debug: LogLevel.DEBUG, trace: LogLevel.TRACE };
+const LEVELS: Readonly<Record<string, LogLevel>> = {
+  panic: LogLevel.PANIC,
+  fatal: LogLevel.FATAL,
+  error: LogLevel.ERROR,
+  warn: LogLevel.WARN,
+  warning: LogLevel.WARN,
+  info: LogLevel.INFO,
+  debug: LogLevel.DEBUG,
+  trace: LogLevel.TRACE,
+};
 /** By number, as logrus calls them. */
 const NAMES = ['', 'panic', 'fatal', 'error', 'warning', 'info', 'debug', 'trace'];
 
@@ -66,5 +75,11 @@ function loggerText({ currentLevel, launchLevel }: Logger): string {
     if (!found) throw fail('INTERNAL', `internal error: returned ${which} log level is undefined; please report this as a bug`);
     return found;
   };
-  return `${aligned([['Logger Level', name(currentLevel, 'current')], ['Launch Level', name(launchLevel, 'launch')]], 13)}\n`;
+  return `${aligned(
+    [
+      ['Logger Level', name(currentLevel, 'current')],
+      ['Launch Level', name(launchLevel, 'launch')],
+    ],
+    13,
+  )}\n`;
 }

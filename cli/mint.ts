@@ -37,7 +37,9 @@ export const x509 = defineCommand({
     return await withServer(values, terminal, async (server) => {
       const { svid } = await server.call(SVIDDefinition, mintX509SVID, { csr, ttl }).catch(told('unable to mint SVID'));
       if (!svid || svid.certChain.length === 0) throw fail('INTERNAL', 'server response missing SVID chain');
-      const bundle = await server.call(BundleDefinition, BundleDefinition.methods.getBundle, { outputMask: undefined }).catch(told('unable to get bundle'));
+      const bundle = await server
+        .call(BundleDefinition, BundleDefinition.methods.getBundle, { outputMask: undefined })
+        .catch(told('unable to get bundle'));
       if (bundle.x509Authorities.length === 0) throw fail('INTERNAL', 'server response missing X509 Authorities');
       const roots = bundle.x509Authorities.map(({ asn1 }) => asn1);
       const keyDer = pkcs8Der(key);

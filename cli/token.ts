@@ -20,7 +20,11 @@ Give the token to the agent by -joinTokenFile or a settings file: what is on a c
     ...serverFlags,
   },
   async run({ values }, terminal) {
-    const request = { agentId: values.spiffeID === '' ? undefined : parseId(values.spiffeID), ttl: checkInt32(values.ttl, 'TTL'), token: '' };
+    const request = {
+      agentId: values.spiffeID === '' ? undefined : parseId(values.spiffeID),
+      ttl: checkInt32(values.ttl, 'TTL'),
+      token: '',
+    };
     return await withServer(values, terminal, async (server) => {
       const token = await server.call(AgentDefinition, createJoinToken, request);
       if (values.output === 'json') return await server.print(AgentDefinition, createJoinToken, token);

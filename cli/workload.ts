@@ -105,7 +105,8 @@ export const fetchJwt = defineCommand({
   sayError: bare,
   async run({ values, given }, terminal) {
     const format = given.has('format') ? values.format.toLowerCase() : values.output;
-    if (!['json', 'pretty', 'prettyprint'].includes(format)) throw fail('REQUEST_INVALID', `unknown format option: ${quoted(values.format)}`);
+    if (!['json', 'pretty', 'prettyprint'].includes(format))
+      throw fail('REQUEST_INVALID', `unknown format option: ${quoted(values.format)}`);
     if (given.has('format') && given.has('output') && (format === 'json') !== (values.output === 'json')) {
       throw fail('REQUEST_INVALID', `the output format has already been set to ${quoted(values.output)}`);
     }
@@ -137,12 +138,20 @@ export const validateJwt = defineCommand({
     if (values.audience === '') throw fail('REQUEST_INVALID', 'audience must be specified');
     if (values.svid === '') throw fail('REQUEST_INVALID', 'svid must be specified');
     return await connect(resolveSocket(AGENT, values, terminal.env), terminal, async (agent) => {
-      const answer = await agent.call(WorkloadApi, validateJWTSVID, { audience: values.audience, svid: values.svid }, withTimeout(values.timeout)).catch((error: unknown) => {
-        const status = statusOf(error);
-        throw fail('REQUEST_INVALID', status?.code === 3 ? `SVID is not valid: ${status.text}` : `unable to validate JWT SVID: ${messageOf(error)}`, { cause: error });
-      });
+      const answer = await agent
+        .call(WorkloadApi, validateJWTSVID, { audience: values.audience, svid: values.svid }, withTimeout(values.timeout))
+        .catch((error: unknown) => {
+          const status = statusOf(error);
+          throw fail(
+            'REQUEST_INVALID',
+            status?.code === 3 ? `SVID is not valid: ${status.text}` : `unable to validate JWT SVID: ${messageOf(error)}`,
+            { cause: error },
+          );
+        });
       if (values.output === 'json') return await agent.print(WorkloadApi, validateJWTSVID, answer);
-      terminal.out(`SVID is valid.\nSPIFFE ID : ${answer.spiffeId}\nClaims    : ${JSON.stringify(Object.fromEntries(byName(answer.claims ?? {})))}\n`);
+      terminal.out(
+        `SVID is valid.\nSPIFFE ID : ${answer.spiffeId}\nClaims    : ${JSON.stringify(Object.fromEntries(byName(answer.claims ?? {})))}\n`,
+      );
       return 0;
     });
   },
@@ -204,14 +213,17 @@ function verify({ spiffeId, chain, bundle }: Svid, nowMs: number): void {
 
 /** SPIRE's text of what came. */
 function svidsText(svids: readonly Svid[], tookMs: number): string {
-  const validity = (what: string, { notBeforeMs, notAfterMs }: Certificate) => `${what} Valid After:\t${utcTime(notBeforeMs)}\n${what} Valid Until:\t${utcTime(notAfterMs)}\n`;
+  const validity = (what: string, { notBeforeMs, notAfterMs }: Certificate) =>
+    `${what} Valid After:\t${utcTime(notBeforeMs)}\n${what} Valid Until:\t${utcTime(notAfterMs)}\n`;
   const texts = svids.map(({ spiffeId, hint, chain: [leaf, ...issuers], bundle, federated }) =>
     [
       `\nSPIFFE ID:\t\t${spiffeId}\n${hint === '' ? '' : `Hint:\t\t\t${hint}\n`}`,
       validity('SVID', leaf),
       ...issuers.map((issuer, i) => validity(`Intermediate #${i + 1}`, issuer)),
       ...bundle.map((authority, i) => validity(`CA #${i + 1}`, authority)),
-      ...federated.flatMap(([trustDomain, authorities]) => authorities.map((authority, i) => validity(`[${trustDomain}] CA #${i + 1}`, authority))),
+      ...federated.flatMap(([trustDomain, authorities]) =>
+        authorities.map((authority, i) => validity(`[${trustDomain}] CA #${i + 1}`, authority)),
+      ),
     ].join(''),
   );
   return `Received ${svids.length} ${svids.length === 1 ? 'svid' : 'svids'} after ${formatDuration(tookMs)}\n${texts.join('')}\n`;

@@ -13,7 +13,8 @@ import {
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { parseDescriptors, readFields } from '../../cli/descriptors.ts';
-import { goEscape, toJson, writeJson } from '../../cli/protojson.ts';
+import { goEscape } from '../../cli/print.ts';
+import { toJson, writeJson } from '../../cli/protojson.ts';
 
 const scalar = (name: string, number: number, type: Type, extra: object = {}) => ({
   name,
