@@ -1,6 +1,9 @@
 /** gRPC clients made from generated definitions: promises, async iterables and abort signals over grpc-js. */
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import {
-  type ChannelCredentials,
+  CallCredentials,
+  ChannelCredentials,
   type ChannelOptions,
   Client,
   type ClientDuplexStream,
@@ -15,6 +18,7 @@ import { Status as RpcStatusMessage } from '../proto/gen/google/rpc/status.ts';
 import { systemClock } from './clock.ts';
 import { type Code, SpiffeError } from './errors.ts';
 import { encodeMessage, type MethodDefinition, methodPath, type Request, type Response, type ServiceDefinition } from './service.ts';
+import { connectTls, type TlsClientOptions } from './tls.ts';
 
 export interface CallOptions {
   /** Cancels the call; the promise or iteration then throws the signal's reason. */
@@ -204,5 +208,52 @@ function detailsOf(error: ServiceError): readonly Any[] {
   } catch {
     // details only add to the code: malformed ones are none
     return [];
+  }
+}
+
+export interface SvidChannelSettings {
+  /** Asked at each new connection: the newest SVID is shown (undefined: none, for attestation), the newest bundles judge. */
+  readonly tls: () => Omit<TlsClientOptions, 'alpn' | 'signal'>;
+}
+
+/** Credentials for `openChannel`: SPIFFE's TLS by `tls.ts` below gRPC, so that the server is verified by the bundle of its own trust domain. */
+export function svidCredentials(settings: SvidChannelSettings): ChannelCredentials {
+  return tlsCredentials((socket) => connectTls(socket, { ...settings.tls(), alpn: ['h2'] }));
+}
+
+/** Credentials that run any handshake; what it rejects with is the connection's failure. */
+export function tlsCredentials(handshake: (socket: Socket) => Promise<TLSSocket>): ChannelCredentials {
+  return new OwnTls(handshake);
+}
+
+/** grpc-js makes its TLS through members of its credentials that it marks as its own; pinned version, held by a test. */
+class OwnTls extends ChannelCredentials {
+  readonly #handshake: (socket: Socket) => Promise<TLSSocket>;
+
+  constructor(handshake: (socket: Socket) => Promise<TLSSocket>) {
+    super();
+    this.#handshake = handshake;
+  }
+
+  override compose(): ChannelCredentials {
+    return this;
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(): ReturnType<ChannelCredentials['_createSecureConnector']> {
+    const handshake = this.#handshake;
+    return {
+      connect: async (socket) => ({ socket: await handshake(socket), secure: true }),
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => CallCredentials.createEmpty(),
+      destroy: () => {},
+    };
   }
 }
