@@ -7,7 +7,7 @@ import type { TrustDomain } from './id.ts';
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
 import { importJwk, jwkOf, type PublicJwk } from './jwk.ts';
 import { formatPem, parsePem } from './pem.ts';
-import { importSpki, keyKindText, readSpki, type Spki } from './spki.ts';
+import { importSpki, keyKindText, keyWeakness, readSpki, type Spki } from './spki.ts';
 
 /** Who has the X.509 authorities of a trust domain; undefined: nobody here trusts it. */
 export interface X509BundleSource {
@@ -118,6 +118,8 @@ export function jwtAuthority(keyId: string, key: KeyObject | Uint8Array): JwtAut
   return under('BUNDLE_INVALID', `JWT authority ${JSON.stringify(keyId.slice(0, 200))}`, () => {
     if (keyId === '') throw invalid('BUNDLE_KID_MISSING', 'the key id is empty');
     const spki = readSpki(key instanceof Uint8Array ? Buffer.from(key) : (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' }));
+    const weakness = keyWeakness(spki.kind);
+    if (weakness) throw invalid(weakness.reason, weakness.why);
     if (spki.kind.type !== 'ec' && spki.kind.type !== 'rsa') throw invalid('KEY_UNSUPPORTED', `a key of ${keyKindText(spki.kind)}`);
     return { keyId, publicKey: key instanceof Uint8Array || key.type === 'private' ? importSpki(spki) : key, spki };
   });

@@ -251,6 +251,8 @@ export interface JwtClaims {
 export async function signJwtSvid(template: JwtSvidTemplate, sign: (data: Buffer) => Promise<Uint8Array>): Promise<JwtSvid> {
   const { alg, kid, claims } = template;
   if (kid === '') throw invalid('JWT_KID', 'the key id is empty');
+  // JWT-19: others read `exp` as an integer.
+  if (!Number.isInteger(claims.exp)) throw invalid('JWT_EXP', 'the exp claim is not an integer');
   const head = Buffer.from(JSON.stringify({ alg, kid, typ: 'JWT' })).toString('base64url');
   const signed = `${head}.${Buffer.from(JSON.stringify(claims)).toString('base64url')}`;
   // Before the signature: a token that breaks the rules never exists, not even for us. The empty signature part is filled for the reader.

@@ -102,12 +102,7 @@ class Search {
     }
     for (const intermediate of this.#intermediates) {
       if (!intermediate.subject.equals(child.issuer) || this.path.some((one) => sameAuthority(one, intermediate))) continue;
-      const fault = this.#rule?.(intermediate);
-      if (fault) {
-        this.#missed(fault.reason, `${intermediate}: ${fault.why}`);
-        continue;
-      }
-      if (this.#issued(intermediate, child) && this.climb(intermediate)) return true;
+      if (this.#issued(intermediate, child, this.#rule) && this.climb(intermediate)) return true;
     }
     this.path.pop();
     return false;
@@ -129,10 +124,10 @@ class Search {
   }
 
   /** Whether `issuer`, whose name fits, may have signed `child`, and did. */
-  #issued(issuer: Certificate, child: Certificate): boolean {
+  #issued(issuer: Certificate, child: Certificate, rule?: IntermediateRule): boolean {
     // Two key identifiers that differ mean another key of the same name: not a fault, just not this one.
     if (child.aki && issuer.ski && !child.aki.equals(issuer.ski)) return false;
-    const fault = this.#issuerFault(issuer, child);
+    const fault = this.#issuerFault(issuer, child) ?? rule?.(issuer);
     if (fault) {
       this.#missed(fault.reason, `${issuer}: ${fault.why}`);
       return false;
