@@ -16,7 +16,7 @@ if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
   if (isDaemon) closeInspectorForGood();
   // not imported above: imports run before any statement
   const fs = process.getBuiltinModule('node:fs');
-  keepCompiled();
+  keepCompiled(fs);
   // a checkout runs its sources, an installed package what was built of them
   const source = new URL('./main.ts', import.meta.url);
   const built = new URL('../dist/cli/main.js', import.meta.url);
@@ -44,7 +44,7 @@ function closeInspectorForGood() {
 }
 
 /** Node's cache of compiled code makes the command line start sooner. Never in Node's own place below /tmp, where others could leave code for us. */
-function keepCompiled() {
+function keepCompiled(fs) {
   const nodeModule = process.getBuiltinModule('node:module');
   if (!nodeModule.enableCompileCache || process.env.NODE_COMPILE_CACHE || process.env.NODE_DISABLE_COMPILE_CACHE) return;
   try {
