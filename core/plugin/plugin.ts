@@ -2,6 +2,7 @@
 import type { ZodType } from 'zod';
 import type { Clock } from '../../spiffe/clock.ts';
 import type { TrustDomain } from '../../spiffe/id.ts';
+import type { Latest } from '../../spiffe/latest.ts';
 import type { Log } from '../log.ts';
 import type { AgentKeyManager, KeyManager } from './key-manager.ts';
 import type { AgentNodeAttestor, NodeAttestor } from './node-attestor.ts';
@@ -26,6 +27,8 @@ export interface Host {
   readonly clock: Clock;
   /** Aborts when the program stops; a plugin's own loops end then. */
   readonly signal: AbortSignal;
+  /** Counts the operator's wishes to read files again (SIGUSR1). */
+  readonly reloads: Latest<number>;
 }
 
 export interface Plugin<K extends Kind = Kind, S = unknown> {
