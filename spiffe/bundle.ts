@@ -46,7 +46,10 @@ export class X509Bundle implements X509BundleSource {
 
   /** @param der certificates one behind the other. Throws BUNDLE_INVALID. */
   static fromDer(trustDomain: TrustDomain, der: Uint8Array): X509Bundle {
-    return new X509Bundle(trustDomain, under('BUNDLE_INVALID', `X.509 bundle of ${trustDomain}`, () => splitCertificates(der)));
+    return new X509Bundle(
+      trustDomain,
+      under('BUNDLE_INVALID', `X.509 bundle of ${trustDomain}`, () => splitCertificates(der)),
+    );
   }
 
   /** @param pem CERTIFICATE blocks only; an empty text is an empty bundle. Throws BUNDLE_INVALID. */
@@ -117,7 +120,11 @@ export interface JwtAuthority {
 export function jwtAuthority(keyId: string, key: KeyObject | Uint8Array): JwtAuthority {
   return under('BUNDLE_INVALID', `JWT authority ${JSON.stringify(keyId.slice(0, 200))}`, () => {
     if (keyId === '') throw invalid('BUNDLE_KID_MISSING', 'the key id is empty');
-    const spki = readSpki(key instanceof Uint8Array ? Buffer.from(key) : (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' }));
+    const spki = readSpki(
+      key instanceof Uint8Array
+        ? Buffer.from(key)
+        : (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' }),
+    );
     const weakness = keyWeakness(spki.kind);
     if (weakness) throw invalid(weakness.reason, weakness.why);
     if (spki.kind.type !== 'ec' && spki.kind.type !== 'rsa') throw invalid('KEY_UNSUPPORTED', `a key of ${keyKindText(spki.kind)}`);
@@ -136,7 +143,8 @@ export class JwtBundle implements JwtBundleSource {
     const byId = new Map<string, JwtAuthority>();
     for (const authority of authorities) {
       const known = byId.get(authority.keyId);
-      if (known && !known.spki.der.equals(authority.spki.der)) throw invalid('BUNDLE_KID_REPEATED', `two keys with the key id ${JSON.stringify(authority.keyId)}`);
+      if (known && !known.spki.der.equals(authority.spki.der))
+        throw invalid('BUNDLE_KID_REPEATED', `two keys with the key id ${JSON.stringify(authority.keyId)}`);
       byId.set(authority.keyId, authority);
     }
     this.authorities = byId;
@@ -146,7 +154,10 @@ export class JwtBundle implements JwtBundleSource {
   static fromJwks(trustDomain: TrustDomain, json: string | Uint8Array): JwtBundle {
     return under('BUNDLE_INVALID', `JWT bundle of ${trustDomain}`, () => {
       const keys = readKeys(readDocument(json));
-      return new JwtBundle(trustDomain, jwtAuthorities(keys, (use) => use === undefined || use === 'jwt-svid' || use === 'sig'));
+      return new JwtBundle(
+        trustDomain,
+        jwtAuthorities(keys, (use) => use === undefined || use === 'jwt-svid' || use === 'sig'),
+      );
     });
   }
 
@@ -160,7 +171,9 @@ export class JwtBundle implements JwtBundleSource {
 
   /** A standard JWK Set without `use`, in the order of the key ids given; the form that `FetchJWTBundles` sends. */
   toJwks(): string {
-    return JSON.stringify({ keys: [...this.authorities.values()].map((authority) => jwkEntry(undefined, authority.keyId, authority.spki)) });
+    return JSON.stringify({
+      keys: [...this.authorities.values()].map((authority) => jwkEntry(undefined, authority.keyId, authority.spki)),
+    });
   }
 
   equals(other: JwtBundle): boolean {
@@ -197,11 +210,13 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
     this.jwt = new JwtBundle(trustDomain, fields.jwtAuthorities ?? []);
     const { sequence, refreshHintSeconds: hint } = fields;
     if (sequence !== undefined) {
-      if (typeof sequence === 'number' && !Number.isSafeInteger(sequence)) throw invalid('BUNDLE_SEQUENCE', 'the sequence is not an integer');
+      if (typeof sequence === 'number' && !Number.isSafeInteger(sequence))
+        throw invalid('BUNDLE_SEQUENCE', 'the sequence is not an integer');
       if (sequence < 0 || BigInt(sequence) > MAX_UINT64) throw invalid('BUNDLE_SEQUENCE', 'the sequence is not from 0 to 2^64-1');
     }
     this.sequence = sequence === undefined ? undefined : BigInt(sequence);
-    if (hint !== undefined && (!Number.isSafeInteger(hint) || hint < 0)) throw invalid('BUNDLE_REFRESH_HINT', 'the refresh hint is not a number of seconds');
+    if (hint !== undefined && (!Number.isSafeInteger(hint) || hint < 0))
+      throw invalid('BUNDLE_REFRESH_HINT', 'the refresh hint is not a number of seconds');
     this.refreshHintSeconds = hint === 0 ? undefined : hint;
   }
 
@@ -217,15 +232,18 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
   static fromDocument(trustDomain: TrustDomain, document: JsonObject): Bundle {
     const keys = readKeys(document);
     const sequence = document['spiffe_sequence'];
-    if (sequence !== undefined && typeof sequence !== 'bigint' && typeof sequence !== 'number') throw invalid('BUNDLE_SEQUENCE', 'spiffe_sequence is not an integer');
+    if (sequence !== undefined && typeof sequence !== 'bigint' && typeof sequence !== 'number')
+      throw invalid('BUNDLE_SEQUENCE', 'spiffe_sequence is not an integer');
     const hint = document['spiffe_refresh_hint'];
-    if (hint !== undefined && typeof hint !== 'bigint' && !Number.isInteger(hint)) throw invalid('BUNDLE_REFRESH_HINT', 'spiffe_refresh_hint is not an integer');
+    if (hint !== undefined && typeof hint !== 'bigint' && !Number.isInteger(hint))
+      throw invalid('BUNDLE_REFRESH_HINT', 'spiffe_refresh_hint is not an integer');
     return new Bundle(trustDomain, {
       x509Authorities: x509Authorities(keys),
       jwtAuthorities: jwtAuthorities(keys, (use) => use === 'jwt-svid'),
       sequence,
       // TDB-14: only a hint. Less than a second means none; more than our numbers hold means long.
-      refreshHintSeconds: hint === undefined || (hint as number | bigint) <= 0 ? undefined : Math.min(Number(hint), Number.MAX_SAFE_INTEGER),
+      refreshHintSeconds:
+        hint === undefined || (hint as number | bigint) <= 0 ? undefined : Math.min(Number(hint), Number.MAX_SAFE_INTEGER),
     });
   }
 
@@ -271,7 +289,10 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
 
   /** Same authorities, sequence and hint. */
   equals(other: Bundle): boolean {
-    return this === other || (this.sameAuthorities(other) && this.sequence === other.sequence && this.refreshHintSeconds === other.refreshHintSeconds);
+    return (
+      this === other ||
+      (this.sameAuthorities(other) && this.sequence === other.sequence && this.refreshHintSeconds === other.refreshHintSeconds)
+    );
   }
 
   sameAuthorities(other: Bundle): boolean {
@@ -369,7 +390,9 @@ const KNOWN_KTY: ReadonlySet<JsonValue | undefined> = new Set(['EC', 'RSA', 'OKP
 
 /** The members that are there must agree; an entry that gives the certificate alone says nothing false. */
 function sameKey(jwk: JsonObject, expected: PublicJwk): boolean {
-  return Object.entries(expected).every(([member, value]) => (member === 'kty' ? jwk[member] === value : jwk[member] === undefined || jwk[member] === value));
+  return Object.entries(expected).every(([member, value]) =>
+    member === 'kty' ? jwk[member] === value : jwk[member] === undefined || jwk[member] === value,
+  );
 }
 
 function* jwtAuthorities(keys: readonly JsonObject[], wanted: (use: JsonValue | undefined) => boolean): Iterable<JwtAuthority> {

@@ -45,7 +45,17 @@ export interface NameConstraints {
 }
 
 /** The tags of GeneralName (RFC 5280 §4.2.1.6). */
-export const GENERAL_NAME = { otherName: 0xa0, email: 0x81, dns: 0x82, x400: 0xa3, directory: 0xa4, ediParty: 0xa5, uri: 0x86, ip: 0x87, registeredId: 0x88 } as const;
+export const GENERAL_NAME = {
+  otherName: 0xa0,
+  email: 0x81,
+  dns: 0x82,
+  x400: 0xa3,
+  directory: 0xa4,
+  ediParty: 0xa5,
+  uri: 0x86,
+  ip: 0x87,
+  registeredId: 0x88,
+} as const;
 const GENERAL_NAME_TAGS: ReadonlySet<number> = new Set(Object.values(GENERAL_NAME));
 
 interface Extensions {
@@ -144,7 +154,8 @@ export class Certificate implements SubjectAltNames {
     if ((this.#serial[0] as number) >= 0x80) throw derFault('X509_SERIAL', 'a negative serial number');
     if (this.#serial.length > 21) throw derFault('X509_SERIAL', 'a serial number of more than 20 octets');
     // RFC 5280 §4.1.1.2: the unsigned field repeats the signed one, or somebody changed it.
-    if (!takeSignatureAlgorithm(tbs).raw.equals(outer.raw)) throw derFault('X509_SIGNATURE_ALGORITHM_MISMATCH', 'two different signature algorithms in one certificate');
+    if (!takeSignatureAlgorithm(tbs).raw.equals(outer.raw))
+      throw derFault('X509_SIGNATURE_ALGORITHM_MISMATCH', 'two different signature algorithms in one certificate');
     this.signatureAlgorithm = outer.algorithm;
     this.signatureAlgorithmName = outer.name;
     this.issuer = tbs.raw(TAG.sequence);
@@ -424,7 +435,9 @@ const READERS: ReadonlyMap<string, ExtensionReader> = new Map<string, ExtensionR
 ]);
 
 /** @param value the contents of a subjectAltName extension, from a certificate or a request. */
-export function readAltNames(value: Buffer): SubjectAltNames & { readonly tags: ReadonlySet<number>; readonly directoryNames: readonly Buffer[] } {
+export function readAltNames(
+  value: Buffer,
+): SubjectAltNames & { readonly tags: ReadonlySet<number>; readonly directoryNames: readonly Buffer[] } {
   const names = readWhole(value, TAG.sequence);
   const uris: string[] = [];
   const dnsNames: string[] = [];
@@ -434,7 +447,8 @@ export function readAltNames(value: Buffer): SubjectAltNames & { readonly tags: 
   let all = 0;
   while (!names.done) {
     const { tag, contents } = names.any();
-    if (!GENERAL_NAME_TAGS.has(tag)) throw derFault('X509_SAN', `a subject alternative name of an unknown form (tag 0x${tag.toString(16)})`);
+    if (!GENERAL_NAME_TAGS.has(tag))
+      throw derFault('X509_SAN', `a subject alternative name of an unknown form (tag 0x${tag.toString(16)})`);
     if (++all > MAX_NAMES) throw derFault('X509_TOO_LARGE', `more than ${MAX_NAMES} subject alternative names`);
     tags.add(tag);
     if (tag === GENERAL_NAME.uri) uris.push(ia5(contents, 'URI'));
@@ -454,7 +468,8 @@ export function readAltNames(value: Buffer): SubjectAltNames & { readonly tags: 
 /** Printable ASCII without the space: a NUL or a comma's neighbour can fool whoever prints or splits the name later. */
 function ia5(contents: Buffer, what: string): string {
   for (const octet of contents) {
-    if (octet < 0x21 || octet > 0x7e) throw derFault('X509_SAN_CHAR', `a ${what} subject alternative name with a character that is not printable ASCII`);
+    if (octet < 0x21 || octet > 0x7e)
+      throw derFault('X509_SAN_CHAR', `a ${what} subject alternative name with a character that is not printable ASCII`);
   }
   if (contents.length === 0) throw derFault('X509_SAN', `an empty ${what} subject alternative name`);
   return contents.toString('latin1');
@@ -483,7 +498,8 @@ function readSubtrees(list: DerReader): Subtrees {
     subtree.close();
     if (tag === GENERAL_NAME.uri || tag === GENERAL_NAME.dns) {
       const text = contents.toString('latin1');
-      if (!CONSTRAINT.test(text)) throw derFault('X509_NAME_CONSTRAINTS', `the name constraint ${JSON.stringify(text.slice(0, 100))} is no host`);
+      if (!CONSTRAINT.test(text))
+        throw derFault('X509_NAME_CONSTRAINTS', `the name constraint ${JSON.stringify(text.slice(0, 100))} is no host`);
       (tag === GENERAL_NAME.uri ? uris : dns).push(text.toLowerCase());
     } else if (tag === GENERAL_NAME.directory) {
       checkName(contents);

@@ -143,14 +143,16 @@ export class DerReader {
 
   boolean(): boolean {
     const contents = this.take(TAG.boolean);
-    if (contents.length !== 1 || (contents[0] !== 0 && contents[0] !== 0xff)) throw derFault('DER_BOOLEAN', 'a boolean that is neither 0x00 nor 0xff');
+    if (contents.length !== 1 || (contents[0] !== 0 && contents[0] !== 0xff))
+      throw derFault('DER_BOOLEAN', 'a boolean that is neither 0x00 nor 0xff');
     return contents[0] === 0xff;
   }
 
   /** A bit string of whole octets: keys and signatures. */
   octetAlignedBits(): Buffer {
     const contents = this.take(TAG.bitString);
-    if (contents.length === 0 || contents[0] !== 0) throw derFault('DER_BIT_STRING', 'a bit string with unused bits where whole octets belong');
+    if (contents.length === 0 || contents[0] !== 0)
+      throw derFault('DER_BIT_STRING', 'a bit string with unused bits where whole octets belong');
     return contents.subarray(1);
   }
 
@@ -164,7 +166,8 @@ export class DerReader {
       if (unused !== 0) throw derFault('DER_BIT_STRING', 'unused bits in an empty bit list');
       return 0;
     }
-    if (((last >> unused) & 1) === 0 || (last & ((1 << unused) - 1)) !== 0) throw derFault('DER_BIT_STRING', 'a bit list that is not minimal');
+    if (((last >> unused) & 1) === 0 || (last & ((1 << unused) - 1)) !== 0)
+      throw derFault('DER_BIT_STRING', 'a bit list that is not minimal');
     return ((contents[1] as number) << 8) | (contents[2] ?? 0);
   }
 

@@ -42,7 +42,8 @@ export function jwkOf(spki: Spki): PublicJwk | undefined {
  */
 export function importJwk(jwk: JsonObject): { readonly key: KeyObject; readonly spki: Spki } | undefined {
   const { kty, crv } = jwk as { kty?: JsonValue; crv?: JsonValue };
-  if (PRIVATE_MEMBERS.some((member) => member in jwk)) throw fault('BUNDLE_JWK', 'a private or symmetric key where a public key belongs: its owner must replace it');
+  if (PRIVATE_MEMBERS.some((member) => member in jwk))
+    throw fault('BUNDLE_JWK', 'a private or symmetric key where a public key belongs: its owner must replace it');
   let members: { kty: string; crv?: string; x?: string; y?: string; n?: string; e?: string };
   if (kty === 'EC') {
     if (typeof crv === 'string' && !(crv in COORDINATE_BYTES)) return undefined;

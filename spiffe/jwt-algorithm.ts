@@ -16,7 +16,12 @@ export const JWT_ALGORITHM_NAMES = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384',
 export type JwtAlgorithmName = (typeof JWT_ALGORITHM_NAMES)[number];
 
 const rsa = (hash: JwtAlgorithm['hash'], pss: boolean): JwtAlgorithm => ({ hash, key: { type: 'rsa' }, signatureBytes: undefined, pss });
-const ec = (hash: JwtAlgorithm['hash'], curve: Curve, signatureBytes: number): JwtAlgorithm => ({ hash, key: { type: 'ec', curve }, signatureBytes, pss: false });
+const ec = (hash: JwtAlgorithm['hash'], curve: Curve, signatureBytes: number): JwtAlgorithm => ({
+  hash,
+  key: { type: 'ec', curve },
+  signatureBytes,
+  pss: false,
+});
 
 export const JWT_ALGORITHMS: Readonly<Record<JwtAlgorithmName, JwtAlgorithm>> = {
   RS256: rsa('sha256', false),
@@ -42,7 +47,11 @@ export function jwtAlgorithmFor(kind: KeyKind): JwtAlgorithmName | undefined {
 }
 
 /** For a `SigningKey` of core: hash, raw r‖s instead of DER, and the RSA padding. */
-export function jwtSignOptions(name: JwtAlgorithmName): { readonly hash: JwtAlgorithm['hash']; readonly ecdsa: 'ieee-p1363'; readonly rsa: 'pkcs1' | 'pss' } {
+export function jwtSignOptions(name: JwtAlgorithmName): {
+  readonly hash: JwtAlgorithm['hash'];
+  readonly ecdsa: 'ieee-p1363';
+  readonly rsa: 'pkcs1' | 'pss';
+} {
   const { hash, pss } = JWT_ALGORITHMS[name];
   return { hash, ecdsa: 'ieee-p1363', rsa: pss ? 'pss' : 'pkcs1' };
 }
@@ -57,8 +66,14 @@ export function jwtAlgorithmFits(name: JwtAlgorithmName, kind: KeyKind): boolean
 export function verifyJws(name: JwtAlgorithmName, data: Buffer, key: KeyObject, signature: Buffer): boolean {
   const { hash, signatureBytes, pss } = JWT_ALGORITHMS[name];
   try {
-    if (signatureBytes !== undefined) return signature.length === signatureBytes && verify(hash, data, { key, dsaEncoding: 'ieee-p1363' }, signature);
-    return verify(hash, data, pss ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key, signature);
+    if (signatureBytes !== undefined)
+      return signature.length === signatureBytes && verify(hash, data, { key, dsaEncoding: 'ieee-p1363' }, signature);
+    return verify(
+      hash,
+      data,
+      pss ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key,
+      signature,
+    );
   } catch {
     return false;
   }

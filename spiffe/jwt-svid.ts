@@ -106,12 +106,16 @@ export function validateJwtSvid(token: string, options: ValidateJwtOptions): Jwt
   const jws = readJws(token);
   const facts = readFacts(jws);
   if (options.requireKid && facts.header.kid === undefined) throw invalid('JWT_KID_MISSING', 'the token has no key id');
-  if (nowMs - clockToleranceMs >= facts.expiresMs) throw refuse('SVID_EXPIRED', 'JWT_EXPIRED', `expired at ${new Date(facts.expiresMs).toISOString()}`);
+  if (nowMs - clockToleranceMs >= facts.expiresMs)
+    throw refuse('SVID_EXPIRED', 'JWT_EXPIRED', `expired at ${new Date(facts.expiresMs).toISOString()}`);
   if (facts.notBeforeMs !== undefined && nowMs + clockToleranceMs < facts.notBeforeMs) {
     throw refuse('SVID_EXPIRED', 'JWT_NOT_YET_VALID', `not valid before ${new Date(facts.notBeforeMs).toISOString()}`);
   }
   if (!facts.audience.some((one) => audience.includes(one))) {
-    throw invalid('JWT_AUD_UNEXPECTED', `expected audience in ${JSON.stringify(audience)}, the token is for ${clip(JSON.stringify(facts.audience))}`);
+    throw invalid(
+      'JWT_AUD_UNEXPECTED',
+      `expected audience in ${JSON.stringify(audience)}, the token is for ${clip(JSON.stringify(facts.audience))}`,
+    );
   }
   const candidates = authoritiesFor(facts, bundles);
   const signed = Buffer.from(jws.signed, 'latin1');
@@ -134,12 +138,20 @@ function authoritiesFor(facts: Facts, bundles: JwtBundleSource): readonly JwtAut
   const { trustDomain } = facts.id;
   const { alg, kid } = facts.header;
   const bundle = bundles.jwtBundle(trustDomain);
-  if (!bundle?.trustDomain.equals(trustDomain)) throw refuse('BUNDLE_MISSING', 'JWT_BUNDLE_MISSING', `no JWT bundle found for trust domain ${JSON.stringify(trustDomain.name)}`);
-  if (bundle.isEmpty) throw refuse('SVID_UNTRUSTED', 'JWT_AUTHORITIES_MISSING', `no JWT authorities for trust domain ${JSON.stringify(trustDomain.name)}`);
+  if (!bundle?.trustDomain.equals(trustDomain))
+    throw refuse('BUNDLE_MISSING', 'JWT_BUNDLE_MISSING', `no JWT bundle found for trust domain ${JSON.stringify(trustDomain.name)}`);
+  if (bundle.isEmpty)
+    throw refuse('SVID_UNTRUSTED', 'JWT_AUTHORITIES_MISSING', `no JWT authorities for trust domain ${JSON.stringify(trustDomain.name)}`);
   if (kid !== undefined) {
     const authority = bundle.authorities.get(kid);
-    if (!authority) throw refuse('SVID_UNTRUSTED', 'JWT_AUTHORITY_UNKNOWN', `no JWT authority ${clip(JSON.stringify(kid))} found for trust domain ${JSON.stringify(trustDomain.name)}`);
-    if (!jwtAlgorithmFits(alg, authority.spki.kind)) throw refuse('SVID_UNTRUSTED', 'JWT_KEY_TYPE', `the JWT authority ${clip(JSON.stringify(kid))} cannot sign ${alg}`);
+    if (!authority)
+      throw refuse(
+        'SVID_UNTRUSTED',
+        'JWT_AUTHORITY_UNKNOWN',
+        `no JWT authority ${clip(JSON.stringify(kid))} found for trust domain ${JSON.stringify(trustDomain.name)}`,
+      );
+    if (!jwtAlgorithmFits(alg, authority.spki.kind))
+      throw refuse('SVID_UNTRUSTED', 'JWT_KEY_TYPE', `the JWT authority ${clip(JSON.stringify(kid))} cannot sign ${alg}`);
     return [authority];
   }
   const fitting = [...bundle.authorities.values()].filter((authority) => jwtAlgorithmFits(alg, authority.spki.kind)).slice(-MAX_CANDIDATES);
@@ -160,10 +172,15 @@ function readJws(token: string): Jws {
   if (token.length > MAX_TOKEN_BYTES) throw invalid('JWT_TOO_LARGE', `longer than ${MAX_TOKEN_BYTES} bytes`);
   const first = token.indexOf('.');
   const second = token.indexOf('.', first + 1);
-  if (first <= 0 || second < 0 || token.indexOf('.', second + 1) >= 0) throw invalid('JWT_SERIALIZATION', 'not a JWS in compact serialization');
+  if (first <= 0 || second < 0 || token.indexOf('.', second + 1) >= 0)
+    throw invalid('JWT_SERIALIZATION', 'not a JWS in compact serialization');
   const header = readPart(token.slice(0, first), 'header');
   const { alg, typ, kid } = header as { alg?: JsonValue; typ?: JsonValue; kid?: JsonValue };
-  if (!isJwtAlgorithm(alg)) throw invalid('JWT_ALG', alg === undefined ? 'the header has no alg' : `unsupported token signature algorithm ${clip(JSON.stringify(String(alg)))}`);
+  if (!isJwtAlgorithm(alg))
+    throw invalid(
+      'JWT_ALG',
+      alg === undefined ? 'the header has no alg' : `unsupported token signature algorithm ${clip(JSON.stringify(String(alg)))}`,
+    );
   if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE') throw invalid('JWT_TYP', 'token header type not equal to either JWT or JOSE');
   // We understand no critical header, so each is one too many (RFC 7515 §4.1.11). `b64` would change what is signed.
   if ('crit' in header || 'b64' in header) throw invalid('JWT_CRIT', 'a critical header that is not understood');
@@ -212,7 +229,8 @@ function readSubject(sub: JsonValue | undefined): SpiffeId {
 
 function readAudience(aud: JsonValue | undefined): readonly string[] {
   const list = typeof aud === 'string' ? [aud] : aud;
-  if (list === undefined || list === null || (isJsonArray(list) && list.length === 0)) throw invalid('JWT_AUD_MISSING', 'token missing audience claim');
+  if (list === undefined || list === null || (isJsonArray(list) && list.length === 0))
+    throw invalid('JWT_AUD_MISSING', 'token missing audience claim');
   if (!isJsonArray(list) || !list.every((one): one is string => typeof one === 'string' && one !== '')) {
     throw invalid('JWT_AUD', 'the audience claim is not one or more non-empty strings');
   }
@@ -259,7 +277,8 @@ export async function signJwtSvid(template: JwtSvidTemplate, sign: (data: Buffer
   const facts = readFacts(readJws(`${signed}.AA`));
   const { signatureBytes } = JWT_ALGORITHMS[alg];
   const signature = Buffer.from(await sign(Buffer.from(signed, 'latin1')));
-  if (signatureBytes !== undefined && signature.length !== signatureBytes) throw invalid('JWT_SIGNATURE', `a signature of ${signature.length} bytes where ${alg} has ${signatureBytes}`);
+  if (signatureBytes !== undefined && signature.length !== signatureBytes)
+    throw invalid('JWT_SIGNATURE', `a signature of ${signature.length} bytes where ${alg} has ${signatureBytes}`);
   const token = `${signed}.${signature.toString('base64url')}`;
   if (token.length > MAX_TOKEN_BYTES) throw invalid('JWT_TOO_LARGE', `longer than ${MAX_TOKEN_BYTES} bytes`);
   return new JwtSvid(token, facts, '');

@@ -52,7 +52,8 @@ export function findPath(
   options: PathOptions,
   rule?: IntermediateRule,
 ): readonly Certificate[] {
-  if (intermediates.length >= MAX_PRESENTED) throw new SpiffeError('SVID_INVALID', 'X509_CHAIN_TOO_LONG', `more than ${MAX_PRESENTED} certificates`);
+  if (intermediates.length >= MAX_PRESENTED)
+    throw new SpiffeError('SVID_INVALID', 'X509_CHAIN_TOO_LONG', `more than ${MAX_PRESENTED} certificates`);
   const fault = leafFault(leaf, options.nowMs);
   if (fault) throw new SpiffeError(fault.code, fault.reason, `${leaf}: ${fault.why}`);
   const search = new Search(intermediates, anchors, options, rule);
@@ -61,9 +62,11 @@ export function findPath(
 }
 
 function leafFault(leaf: Certificate, nowMs: number): Fault | undefined {
-  if (nowMs < leaf.notBeforeMs) return { code: 'SVID_EXPIRED', reason: 'X509_NOT_YET_VALID', why: `not valid before ${iso(leaf.notBeforeMs)}` };
+  if (nowMs < leaf.notBeforeMs)
+    return { code: 'SVID_EXPIRED', reason: 'X509_NOT_YET_VALID', why: `not valid before ${iso(leaf.notBeforeMs)}` };
   if (!leaf.isWithinValidity(nowMs)) return { code: 'SVID_EXPIRED', reason: 'X509_EXPIRED', why: `expired at ${iso(leaf.notAfterMs)}` };
-  if (leaf.unknownCritical.length > 0) return { code: 'SVID_INVALID', reason: 'X509_UNKNOWN_CRITICAL', why: `unknown critical extension ${leaf.unknownCritical.join(', ')}` };
+  if (leaf.unknownCritical.length > 0)
+    return { code: 'SVID_INVALID', reason: 'X509_UNKNOWN_CRITICAL', why: `unknown critical extension ${leaf.unknownCritical.join(', ')}` };
   const weakness = keyWeakness(leaf.keyKind);
   return weakness && { code: 'SVID_INVALID', ...weakness };
 }
@@ -132,7 +135,8 @@ class Search {
       this.#missed(fault.reason, `${issuer}: ${fault.why}`);
       return false;
     }
-    if (this.#signatures >= MAX_SIGNATURES) throw new SpiffeError('SVID_UNTRUSTED', 'X509_WORK_LIMIT', `more than ${MAX_SIGNATURES} signatures to check`);
+    if (this.#signatures >= MAX_SIGNATURES)
+      throw new SpiffeError('SVID_UNTRUSTED', 'X509_WORK_LIMIT', `more than ${MAX_SIGNATURES} signatures to check`);
     this.#signatures++;
     if (isSignedBy(child, issuer)) return true;
     this.#missed('X509_SIGNATURE', `${child}: the signature is not that of ${issuer}`);
@@ -145,7 +149,8 @@ class Search {
     if (broken) return broken;
     if (nowMs < issuer.notBeforeMs) return { reason: 'X509_ISSUER_NOT_YET_VALID', why: `not valid before ${iso(issuer.notBeforeMs)}` };
     if (!issuer.isWithinValidity(nowMs)) return { reason: 'X509_ISSUER_EXPIRED', why: `expired at ${iso(issuer.notAfterMs)}` };
-    if (issuer.unknownCritical.length > 0) return { reason: 'X509_UNKNOWN_CRITICAL', why: `unknown critical extension ${issuer.unknownCritical.join(', ')}` };
+    if (issuer.unknownCritical.length > 0)
+      return { reason: 'X509_UNKNOWN_CRITICAL', why: `unknown critical extension ${issuer.unknownCritical.join(', ')}` };
     // Every CA between this one and the leaf counts, as in Go; RFC 5280 would let self-issued ones pass.
     if (issuer.pathLen !== undefined && this.path.length - 1 > issuer.pathLen) {
       return { reason: 'X509_PATH_LEN', why: `pathlen:${issuer.pathLen} with ${this.path.length - 1} signing certificates below it` };
@@ -153,7 +158,10 @@ class Search {
     const weakness = keyWeakness(issuer.keyKind);
     if (weakness) return weakness;
     if (!child.signatureAlgorithm || !fits(child.signatureAlgorithm, issuer.keyKind)) {
-      return { reason: 'X509_SIGNATURE_ALGORITHM', why: `a signature ${child.signatureAlgorithmName} with its key of ${keyKindText(issuer.keyKind)} is not accepted` };
+      return {
+        reason: 'X509_SIGNATURE_ALGORITHM',
+        why: `a signature ${child.signatureAlgorithmName} with its key of ${keyKindText(issuer.keyKind)} is not accepted`,
+      };
     }
     if (issuer.nameConstraints) {
       for (const certificate of this.path) {
@@ -197,14 +205,18 @@ function outside(certificate: Certificate, constraints: NameConstraints): string
     if (permitted.uris.length + excluded.uris.length === 0) break;
     const host = uriHost(uri);
     if (host === undefined) return `the URI ${uri} has no host that name constraints could be held against`;
-    if (permitted.uris.length > 0 && !permitted.uris.some((base) => (base.startsWith('.') ? host.endsWith(base) && host !== base : host === base))) {
+    if (
+      permitted.uris.length > 0 &&
+      !permitted.uris.some((base) => (base.startsWith('.') ? host.endsWith(base) && host !== base : host === base))
+    ) {
       return `the URI ${uri} is not in the permitted names`;
     }
     if (excluded.uris.some((base) => isBelow(host, base))) return `the URI ${uri} is in the excluded names`;
   }
   for (const name of certificate.dnsNames) {
     const host = name.toLowerCase();
-    if (permitted.dns.length > 0 && !permitted.dns.some((base) => isBelow(host, base))) return `the DNS name ${name} is not in the permitted names`;
+    if (permitted.dns.length > 0 && !permitted.dns.some((base) => isBelow(host, base)))
+      return `the DNS name ${name} is not in the permitted names`;
     // A wildcard stands for every host below it: it must not reach into what is excluded either.
     if (excluded.dns.some((base) => isBelow(host, base) || (host.startsWith('*.') && isBelow(base.replace(/^\./, ''), host.slice(2))))) {
       return `the DNS name ${name} is in the excluded names`;
@@ -220,7 +232,8 @@ function outside(certificate: Certificate, constraints: NameConstraints): string
     }
   }
   for (const tag of new Set([...permitted.others, ...excluded.others])) {
-    const inSubject = tag === GENERAL_NAME.email && readName(certificate.subject).some((rdn) => rdn.some((attribute) => attribute.oid === EMAIL_ADDRESS));
+    const inSubject =
+      tag === GENERAL_NAME.email && readName(certificate.subject).some((rdn) => rdn.some((attribute) => attribute.oid === EMAIL_ADDRESS));
     if (certificate.sanTags.has(tag) || inSubject) return 'a name of a form whose constraints are not supported';
   }
   return undefined;

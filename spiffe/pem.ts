@@ -15,7 +15,9 @@ const MAX_PEM_BYTES = 8 * 1024 * 1024;
 /** @returns every block in order; none is an empty list. Throws REQUEST_INVALID with PEM_MALFORMED. */
 export function parsePem(text: string | Uint8Array): readonly PemBlock[] {
   if (text.length > MAX_PEM_BYTES) throw fault('PEM_MALFORMED', `PEM text is longer than ${MAX_PEM_BYTES} bytes`);
-  const lines = (typeof text === 'string' ? text : Buffer.from(text.buffer, text.byteOffset, text.length).toString('latin1')).split(/\r\n|\n|\r/);
+  const lines = (typeof text === 'string' ? text : Buffer.from(text.buffer, text.byteOffset, text.length).toString('latin1')).split(
+    /\r\n|\n|\r/,
+  );
   const blocks: PemBlock[] = [];
   for (let i = 0; i < lines.length; i++) {
     const line = (lines[i] as string).trimEnd();
@@ -29,7 +31,8 @@ export function parsePem(text: string | Uint8Array): readonly PemBlock[] {
       const inner = lines[i]?.trimEnd();
       if (inner === undefined) throw fault('PEM_MALFORMED', `the ${label} block of line ${begun} has no END line`);
       if (inner === `-----END ${label}-----`) break;
-      if (inner.includes(':')) throw fault('PEM_HEADERS', `the ${label} block of line ${begun} has headers: an encrypted key is not supported, decrypt it first`);
+      if (inner.includes(':'))
+        throw fault('PEM_HEADERS', `the ${label} block of line ${begun} has headers: an encrypted key is not supported, decrypt it first`);
       body += inner;
     }
     if (body.length === 0 || body.length % 4 !== 0 || !BASE64.test(body)) {

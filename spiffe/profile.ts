@@ -38,14 +38,70 @@ const hasOther = (certificate: Certificate, allowed: ReadonlySet<KeyUsage>) =>
 export const PROFILE: readonly ProfileRule[] = [
   // The leaf.
   { rule: 'X509-34', kind: 'leaf', reason: 'X509_LEAF_CA', stages: ALWAYS, why: 'the CA flag is set on a leaf', broken: (c) => c.isCa },
-  { rule: 'X509-17', kind: 'leaf', reason: 'X509_LEAF_BASIC_CONSTRAINTS_MISSING', stages: ISSUED, why: 'basic constraints are missing', broken: (c) => !c.hasBasicConstraints },
-  { rule: 'X509-20', kind: 'leaf', reason: 'X509_KEY_USAGE_MISSING', stages: ALWAYS, why: 'the key usage extension is missing', broken: (c) => c.keyUsage === undefined },
-  { rule: 'X509-35', kind: 'leaf', reason: 'X509_LEAF_CERT_SIGN', stages: ALWAYS, why: 'key usage keyCertSign is set on a leaf', broken: (c) => has(c, 'keyCertSign') },
-  { rule: 'X509-36', kind: 'leaf', reason: 'X509_LEAF_CRL_SIGN', stages: ALWAYS, why: 'key usage cRLSign is set on a leaf', broken: (c) => has(c, 'cRLSign') },
-  { rule: 'X509-24', kind: 'leaf', reason: 'X509_LEAF_DIGITAL_SIGNATURE_MISSING', stages: ALWAYS, why: 'key usage digitalSignature is not set', broken: (c) => !has(c, 'digitalSignature') },
-  { rule: 'X509-25', kind: 'leaf', reason: 'X509_LEAF_KEY_USAGE_OTHER', stages: ISSUED, why: 'a key usage other than digitalSignature, keyEncipherment and keyAgreement', broken: (c) => hasOther(c, LEAF_USAGES) },
-  { rule: 'X509-21', kind: 'leaf', reason: 'X509_KEY_USAGE_NOT_CRITICAL', stages: ISSUED, why: 'the key usage extension is not critical', broken: (c) => !c.keyUsageCritical },
-  { rule: 'X509-28', kind: 'leaf', reason: 'X509_LEAF_EKU_MISSING', stages: ISSUED, why: 'the extended key usage is missing', broken: (c) => c.extKeyUsage === undefined },
+  {
+    rule: 'X509-17',
+    kind: 'leaf',
+    reason: 'X509_LEAF_BASIC_CONSTRAINTS_MISSING',
+    stages: ISSUED,
+    why: 'basic constraints are missing',
+    broken: (c) => !c.hasBasicConstraints,
+  },
+  {
+    rule: 'X509-20',
+    kind: 'leaf',
+    reason: 'X509_KEY_USAGE_MISSING',
+    stages: ALWAYS,
+    why: 'the key usage extension is missing',
+    broken: (c) => c.keyUsage === undefined,
+  },
+  {
+    rule: 'X509-35',
+    kind: 'leaf',
+    reason: 'X509_LEAF_CERT_SIGN',
+    stages: ALWAYS,
+    why: 'key usage keyCertSign is set on a leaf',
+    broken: (c) => has(c, 'keyCertSign'),
+  },
+  {
+    rule: 'X509-36',
+    kind: 'leaf',
+    reason: 'X509_LEAF_CRL_SIGN',
+    stages: ALWAYS,
+    why: 'key usage cRLSign is set on a leaf',
+    broken: (c) => has(c, 'cRLSign'),
+  },
+  {
+    rule: 'X509-24',
+    kind: 'leaf',
+    reason: 'X509_LEAF_DIGITAL_SIGNATURE_MISSING',
+    stages: ALWAYS,
+    why: 'key usage digitalSignature is not set',
+    broken: (c) => !has(c, 'digitalSignature'),
+  },
+  {
+    rule: 'X509-25',
+    kind: 'leaf',
+    reason: 'X509_LEAF_KEY_USAGE_OTHER',
+    stages: ISSUED,
+    why: 'a key usage other than digitalSignature, keyEncipherment and keyAgreement',
+    broken: (c) => hasOther(c, LEAF_USAGES),
+  },
+  {
+    rule: 'X509-21',
+    kind: 'leaf',
+    reason: 'X509_KEY_USAGE_NOT_CRITICAL',
+    stages: ISSUED,
+    why: 'the key usage extension is not critical',
+    broken: (c) => !c.keyUsageCritical,
+  },
+  {
+    rule: 'X509-28',
+    kind: 'leaf',
+    reason: 'X509_LEAF_EKU_MISSING',
+    stages: ISSUED,
+    why: 'the extended key usage is missing',
+    broken: (c) => c.extKeyUsage === undefined,
+  },
   {
     rule: 'X509-30',
     kind: 'leaf',
@@ -54,20 +110,104 @@ export const PROFILE: readonly ProfileRule[] = [
     why: 'the extended key usage lacks serverAuth or clientAuth',
     broken: (c) => c.extKeyUsage !== undefined && !(c.extKeyUsage.includes(EKU.serverAuth) && c.extKeyUsage.includes(EKU.clientAuth)),
   },
-  { rule: 'X509-3', kind: 'leaf', reason: 'X509_URI_SAN_MISSING', stages: ALWAYS, why: 'no URI subject alternative name', broken: (c) => c.uris.length === 0 },
-  { rule: 'X509-3', kind: 'leaf', reason: 'X509_URI_SAN_MANY', stages: ALWAYS, why: 'more than one URI subject alternative name', broken: (c) => c.uris.length > 1 },
-  { rule: 'X509-8', kind: 'leaf', reason: 'X509_SAN_NOT_CRITICAL', stages: ISSUED, why: 'an empty subject beside a subject alternative name that is not critical', broken: (c) => c.subjectEmpty && !c.sanCritical },
+  {
+    rule: 'X509-3',
+    kind: 'leaf',
+    reason: 'X509_URI_SAN_MISSING',
+    stages: ALWAYS,
+    why: 'no URI subject alternative name',
+    broken: (c) => c.uris.length === 0,
+  },
+  {
+    rule: 'X509-3',
+    kind: 'leaf',
+    reason: 'X509_URI_SAN_MANY',
+    stages: ALWAYS,
+    why: 'more than one URI subject alternative name',
+    broken: (c) => c.uris.length > 1,
+  },
+  {
+    rule: 'X509-8',
+    kind: 'leaf',
+    reason: 'X509_SAN_NOT_CRITICAL',
+    stages: ISSUED,
+    why: 'an empty subject beside a subject alternative name that is not critical',
+    broken: (c) => c.subjectEmpty && !c.sanCritical,
+  },
   // The signing certificate.
-  { rule: 'X509-16', kind: 'authority', reason: 'X509_AUTHORITY_CA', stages: ALWAYS, why: 'the CA flag is not set on a signing certificate', broken: (c) => !c.isCa },
-  { rule: 'X509-16', kind: 'authority', reason: 'X509_AUTHORITY_BASIC_CONSTRAINTS_NOT_CRITICAL', stages: ISSUED, why: 'the basic constraints are not critical', broken: (c) => !c.basicConstraintsCritical },
-  { rule: 'X509-20', kind: 'authority', reason: 'X509_KEY_USAGE_MISSING', stages: OURS, why: 'the key usage extension is missing', broken: (c) => c.keyUsage === undefined },
+  {
+    rule: 'X509-16',
+    kind: 'authority',
+    reason: 'X509_AUTHORITY_CA',
+    stages: ALWAYS,
+    why: 'the CA flag is not set on a signing certificate',
+    broken: (c) => !c.isCa,
+  },
+  {
+    rule: 'X509-16',
+    kind: 'authority',
+    reason: 'X509_AUTHORITY_BASIC_CONSTRAINTS_NOT_CRITICAL',
+    stages: ISSUED,
+    why: 'the basic constraints are not critical',
+    broken: (c) => !c.basicConstraintsCritical,
+  },
+  {
+    rule: 'X509-20',
+    kind: 'authority',
+    reason: 'X509_KEY_USAGE_MISSING',
+    stages: OURS,
+    why: 'the key usage extension is missing',
+    broken: (c) => c.keyUsage === undefined,
+  },
   // RFC 5280 §6.1.4 (n): if the extension is there, the bit must be.
-  { rule: 'X509-22', kind: 'authority', reason: 'X509_AUTHORITY_CERT_SIGN_MISSING', stages: ALWAYS, why: 'key usage keyCertSign is not set on a signing certificate', broken: (c) => c.keyUsage !== undefined && !has(c, 'keyCertSign') },
-  { rule: 'X509-21', kind: 'authority', reason: 'X509_KEY_USAGE_NOT_CRITICAL', stages: ISSUED, why: 'the key usage extension is not critical', broken: (c) => !c.keyUsageCritical },
-  { rule: 'X509-49', kind: 'authority', reason: 'X509_AUTHORITY_KEY_USAGE_OTHER', stages: ISSUED, why: 'a key usage other than keyCertSign and cRLSign', broken: (c) => hasOther(c, AUTHORITY_USAGES) },
-  { rule: 'X509-10', kind: 'authority', reason: 'X509_URI_SAN_MISSING', stages: ISSUED, why: 'no URI subject alternative name', broken: (c) => c.uris.length === 0 },
-  { rule: 'X509-2', kind: 'authority', reason: 'X509_URI_SAN_MANY', stages: ISSUED, why: 'more than one URI subject alternative name', broken: (c) => c.uris.length > 1 },
-  { rule: 'X509-8', kind: 'authority', reason: 'X509_SAN_NOT_CRITICAL', stages: ISSUED, why: 'an empty subject beside a subject alternative name that is not critical', broken: (c) => c.subjectEmpty && !c.sanCritical },
+  {
+    rule: 'X509-22',
+    kind: 'authority',
+    reason: 'X509_AUTHORITY_CERT_SIGN_MISSING',
+    stages: ALWAYS,
+    why: 'key usage keyCertSign is not set on a signing certificate',
+    broken: (c) => c.keyUsage !== undefined && !has(c, 'keyCertSign'),
+  },
+  {
+    rule: 'X509-21',
+    kind: 'authority',
+    reason: 'X509_KEY_USAGE_NOT_CRITICAL',
+    stages: ISSUED,
+    why: 'the key usage extension is not critical',
+    broken: (c) => !c.keyUsageCritical,
+  },
+  {
+    rule: 'X509-49',
+    kind: 'authority',
+    reason: 'X509_AUTHORITY_KEY_USAGE_OTHER',
+    stages: ISSUED,
+    why: 'a key usage other than keyCertSign and cRLSign',
+    broken: (c) => hasOther(c, AUTHORITY_USAGES),
+  },
+  {
+    rule: 'X509-10',
+    kind: 'authority',
+    reason: 'X509_URI_SAN_MISSING',
+    stages: ISSUED,
+    why: 'no URI subject alternative name',
+    broken: (c) => c.uris.length === 0,
+  },
+  {
+    rule: 'X509-2',
+    kind: 'authority',
+    reason: 'X509_URI_SAN_MANY',
+    stages: ISSUED,
+    why: 'more than one URI subject alternative name',
+    broken: (c) => c.uris.length > 1,
+  },
+  {
+    rule: 'X509-8',
+    kind: 'authority',
+    reason: 'X509_SAN_NOT_CRITICAL',
+    stages: ISSUED,
+    why: 'an empty subject beside a subject alternative name that is not critical',
+    broken: (c) => c.subjectEmpty && !c.sanCritical,
+  },
 ];
 
 const ROWS = {
@@ -107,7 +247,10 @@ export function checkAuthority(certificate: Certificate, stage: Stage, trustDoma
 }
 
 /** Why the SPIFFE ID of a signing certificate forbids it in this trust domain, or undefined. */
-export function authorityIdFault(certificate: Certificate, trustDomain: TrustDomain): { readonly reason: Reason; readonly why: string } | undefined {
+export function authorityIdFault(
+  certificate: Certificate,
+  trustDomain: TrustDomain,
+): { readonly reason: Reason; readonly why: string } | undefined {
   for (const uri of certificate.uris) {
     if (!/^spiffe:/i.test(uri)) continue;
     let id: SpiffeId;
@@ -117,7 +260,8 @@ export function authorityIdFault(certificate: Certificate, trustDomain: TrustDom
       return { reason: (error as SpiffeError<'ID_INVALID', Reason>).reason ?? 'ID_SCHEME', why: (error as Error).message };
     }
     if (id.path !== '') return { reason: 'X509_AUTHORITY_PATH', why: `the SPIFFE ID ${id} of a signing certificate has a path` };
-    if (!id.memberOf(trustDomain)) return { reason: 'X509_AUTHORITY_TRUST_DOMAIN', why: `a signing certificate of ${id} in trust domain ${trustDomain}` };
+    if (!id.memberOf(trustDomain))
+      return { reason: 'X509_AUTHORITY_TRUST_DOMAIN', why: `a signing certificate of ${id} in trust domain ${trustDomain}` };
   }
   return undefined;
 }

@@ -14,7 +14,13 @@ export interface SignatureAlgorithm {
 
 const NULL = der(TAG.null);
 
-function row(name: string, key: SignatureAlgorithm['key'], hash: SignatureAlgorithm['hash'], oid: string, ...parameters: Buffer[]): SignatureAlgorithm {
+function row(
+  name: string,
+  key: SignatureAlgorithm['key'],
+  hash: SignatureAlgorithm['hash'],
+  oid: string,
+  ...parameters: Buffer[]
+): SignatureAlgorithm {
   return { name, key, hash, der: der(TAG.sequence, derOid(oid), ...parameters) };
 }
 

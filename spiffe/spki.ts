@@ -47,11 +47,14 @@ export function readSpki(der: Buffer): Spki {
     const named = algorithm.peek() === TAG.oid ? algorithm.oid() : undefined;
     const known = named === undefined ? undefined : CURVES.get(named);
     // Explicit curve parameters end here as well: RFC 5480 §2.1.1 forbids them, and CVE-2020-0601 says why.
-    kind = known ? { type: 'ec', curve: known.curve } : { type: 'unknown', algorithm: named === undefined ? 'an explicit curve' : `the curve ${oidText(named)}` };
+    kind = known
+      ? { type: 'ec', curve: known.curve }
+      : { type: 'unknown', algorithm: named === undefined ? 'an explicit curve' : `the curve ${oidText(named)}` };
     if (known) algorithm.close();
     const bits = spki.octetAlignedBits();
     spki.close();
-    if (known && (bits.length !== known.pointBytes || bits[0] !== 4)) throw derFault('KEY_MALFORMED', 'an EC point that is not in uncompressed form');
+    if (known && (bits.length !== known.pointBytes || bits[0] !== 4))
+      throw derFault('KEY_MALFORMED', 'an EC point that is not in uncompressed form');
     return { der, kind, bits };
   }
   if (oid === OID.rsa) {
@@ -76,7 +79,8 @@ function rsaBits(bits: Buffer): number {
   key.close();
   const top = modulus[0] === 0 ? modulus.subarray(1) : modulus;
   const odd = (octets: Buffer) => ((octets[octets.length - 1] as number) & 1) === 1;
-  if ((modulus[0] as number) >= 0x80 || top.length === 0 || !odd(modulus)) throw derFault('KEY_MALFORMED', 'an RSA modulus that is not a positive odd number');
+  if ((modulus[0] as number) >= 0x80 || top.length === 0 || !odd(modulus))
+    throw derFault('KEY_MALFORMED', 'an RSA modulus that is not a positive odd number');
   if ((exponent[0] as number) >= 0x80 || exponent.length > 8 || !odd(exponent) || (exponent.length === 1 && exponent[0] === 1)) {
     throw derFault('KEY_MALFORMED', 'an RSA exponent that is not an odd number from 3 to 2^63');
   }

@@ -89,7 +89,10 @@ export class X509Svid {
   }
 
   toPem(): { readonly certificates: string; readonly key: string } {
-    return { certificates: this.chain.map((certificate) => formatPem('CERTIFICATE', certificate.raw)).join(''), key: formatPem('PRIVATE KEY', this.keyPkcs8Der()) };
+    return {
+      certificates: this.chain.map((certificate) => formatPem('CERTIFICATE', certificate.raw)).join(''),
+      key: formatPem('PRIVATE KEY', this.keyPkcs8Der()),
+    };
   }
 
   /** Same certificates, same key, same hint. */
@@ -104,7 +107,12 @@ export class X509Svid {
   }
 
   toJSON(): { readonly id: string; readonly hint: string; readonly notAfter: string; readonly serialNumber: string } {
-    return { id: this.id.toString(), hint: this.hint, notAfter: new Date(this.notAfterMs).toISOString(), serialNumber: this.leaf.serialNumber };
+    return {
+      id: this.id.toString(),
+      hint: this.hint,
+      notAfter: new Date(this.notAfterMs).toISOString(),
+      serialNumber: this.leaf.serialNumber,
+    };
   }
 
   [inspect.custom](): string {
@@ -123,7 +131,11 @@ export interface VerifiedX509Svid {
  * @param presented DER or parsed, leaf first, the rest in any order; at most 8.
  * Throws SVID_INVALID, SVID_EXPIRED, SVID_UNTRUSTED, or BUNDLE_MISSING when nobody here trusts that domain.
  */
-export function verifyX509Svid(presented: readonly (Uint8Array | Certificate)[], bundles: X509BundleSource, options: PathOptions): VerifiedX509Svid {
+export function verifyX509Svid(
+  presented: readonly (Uint8Array | Certificate)[],
+  bundles: X509BundleSource,
+  options: PathOptions,
+): VerifiedX509Svid {
   if (presented.length === 0) throw invalid('X509_CHAIN_EMPTY', 'no certificates presented');
   if (presented.length > MAX_PRESENTED) throw invalid('X509_CHAIN_TOO_LONG', `more than ${MAX_PRESENTED} certificates presented`);
   const [leaf, ...intermediates] = under('SVID_INVALID', 'X.509-SVID', () =>
@@ -132,9 +144,20 @@ export function verifyX509Svid(presented: readonly (Uint8Array | Certificate)[],
   const id = leafId(leaf, 'peer');
   // Only now that the trust domain is known: with pooled authorities any trust domain could vouch for any other (X509-39).
   const bundle = bundles.x509Bundle(id.trustDomain);
-  if (!bundle) throw new SpiffeError('BUNDLE_MISSING', 'X509_BUNDLE_MISSING', `no X.509 bundle found for trust domain ${JSON.stringify(id.trustDomain.name)}`);
-  if (!bundle.trustDomain.equals(id.trustDomain)) throw new SpiffeError('BUNDLE_MISSING', 'X509_BUNDLE_MISSING', `the source answered with the bundle of ${bundle.trustDomain} for ${id.trustDomain}`);
-  if (bundle.isEmpty) throw new SpiffeError('SVID_UNTRUSTED', 'X509_BUNDLE_EMPTY', `the X.509 bundle of ${id.trustDomain} has no authorities`);
+  if (!bundle)
+    throw new SpiffeError(
+      'BUNDLE_MISSING',
+      'X509_BUNDLE_MISSING',
+      `no X.509 bundle found for trust domain ${JSON.stringify(id.trustDomain.name)}`,
+    );
+  if (!bundle.trustDomain.equals(id.trustDomain))
+    throw new SpiffeError(
+      'BUNDLE_MISSING',
+      'X509_BUNDLE_MISSING',
+      `the source answered with the bundle of ${bundle.trustDomain} for ${id.trustDomain}`,
+    );
+  if (bundle.isEmpty)
+    throw new SpiffeError('SVID_UNTRUSTED', 'X509_BUNDLE_EMPTY', `the X.509 bundle of ${id.trustDomain} has no authorities`);
   const chain = findPath(leaf, intermediates, bundle, options, (certificate) => authorityIdFault(certificate, id.trustDomain));
   return { id, chain };
 }

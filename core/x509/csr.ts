@@ -63,7 +63,10 @@ class ParsedCsr implements Csr {
     if (weakness) throw derFault(weakness.reason, weakness.why);
     if (!algorithm.algorithm) throw derFault('CSR_SIGNATURE_ALGORITHM', `the signature algorithm ${algorithm.name} is not supported`);
     if (!fits(algorithm.algorithm, this.spki.kind)) {
-      throw derFault('CSR_SIGNATURE_ALGORITHM', `the signature algorithm ${algorithm.name} does not fit a key of ${keyKindText(this.spki.kind)}`);
+      throw derFault(
+        'CSR_SIGNATURE_ALGORITHM',
+        `the signature algorithm ${algorithm.name} does not fit a key of ${keyKindText(this.spki.kind)}`,
+      );
     }
     this.#algorithm = algorithm.algorithm;
   }

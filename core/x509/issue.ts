@@ -124,15 +124,20 @@ export async function issueX509Ca(template: X509CaTemplate): Promise<Issued> {
   if (issuer !== 'self') {
     signer = issuer.key;
     const above = issuer.certificate.pathLen;
-    if (above === 0) throw fail('FAILED_PRECONDITION', `${issuer.certificate} has pathlen:0 and can sign no CA`, { reason: 'X509_PATH_LEN' });
+    if (above === 0)
+      throw fail('FAILED_PRECONDITION', `${issuer.certificate} has pathlen:0 and can sign no CA`, { reason: 'X509_PATH_LEN' });
     if (above !== undefined && pathLen !== undefined && pathLen > above - 1) {
-      throw fail('FAILED_PRECONDITION', `pathlen:${pathLen} below ${issuer.certificate}, which has pathlen:${above}`, { reason: 'X509_PATH_LEN' });
+      throw fail('FAILED_PRECONDITION', `pathlen:${pathLen} below ${issuer.certificate}, which has pathlen:${above}`, {
+        reason: 'X509_PATH_LEN',
+      });
     }
   } else if (key.sign) signer = key as Signer;
   else throw fail('INTERNAL', 'a root cannot be signed without its key');
   const serial = newSerial();
   const subject =
-    template.serialInSubject === false ? nameDer(template.subject) : nameWith(template.subject, { serialNumber: BigInt(`0x${serial.toString('hex')}`).toString() });
+    template.serialInSubject === false
+      ? nameDer(template.subject)
+      : nameWith(template.subject, { serialNumber: BigInt(`0x${serial.toString('hex')}`).toString() });
   const issued = await issue(signer, {
     serial,
     issuer: issuer === 'self' ? undefined : issuer.certificate,
@@ -152,7 +157,11 @@ export async function issueX509Ca(template: X509CaTemplate): Promise<Issued> {
 }
 
 /** The request that an upstream authority signs: subject and the trust domain's SPIFFE ID (X509-10). */
-export function buildCaCsr(request: { readonly key: Signer; readonly trustDomain: TrustDomain; readonly subject: Subject }): Promise<Buffer> {
+export function buildCaCsr(request: {
+  readonly key: Signer;
+  readonly trustDomain: TrustDomain;
+  readonly subject: Subject;
+}): Promise<Buffer> {
   return buildCsrWith({ key: request.key, subject: request.subject, uri: request.trustDomain.id.toString() });
 }
 
@@ -184,9 +193,13 @@ async function issue(signer: Signer, contents: Contents): Promise<Issued> {
   if (issuer) {
     checkIssuer(issuer, signer);
     if (Math.floor(notAfterMs / 1000) > Math.floor(issuer.notAfterMs / 1000)) {
-      throw fail('SVID_EXPIRED', `a certificate until ${new Date(notAfterMs).toISOString()} would outlive ${issuer}, which ends ${new Date(issuer.notAfterMs).toISOString()}`, {
-        reason: 'X509_OUTLIVES_ISSUER',
-      });
+      throw fail(
+        'SVID_EXPIRED',
+        `a certificate until ${new Date(notAfterMs).toISOString()} would outlive ${issuer}, which ends ${new Date(issuer.notAfterMs).toISOString()}`,
+        {
+          reason: 'X509_OUTLIVES_ISSUER',
+        },
+      );
     }
   }
   const ski = createHash('sha1').update(spki.bits).digest();
@@ -211,6 +224,8 @@ async function issue(signer: Signer, contents: Contents): Promise<Issued> {
 /** The certificate must be a CA's, and of this key: checked each time, since a mix-up here would sign what nobody accepts. */
 function checkIssuer(issuer: Certificate, signer: Signer): void {
   checkAuthority(issuer, 'peer');
-  if (!issuer.spkiDer.equals(signer.spkiDer)) throw fail('INTERNAL', `the signing key is not the key of ${issuer}`, { reason: 'KEY_MISMATCH' });
-  if (issuer.unknownCritical.length > 0) throw fail('FAILED_PRECONDITION', `${issuer} has a critical extension that is not understood`, { reason: 'X509_UNKNOWN_CRITICAL' });
+  if (!issuer.spkiDer.equals(signer.spkiDer))
+    throw fail('INTERNAL', `the signing key is not the key of ${issuer}`, { reason: 'KEY_MISMATCH' });
+  if (issuer.unknownCritical.length > 0)
+    throw fail('FAILED_PRECONDITION', `${issuer} has a critical extension that is not understood`, { reason: 'X509_UNKNOWN_CRITICAL' });
 }

@@ -60,11 +60,16 @@ const PRIVATE_LABELS: ReadonlyMap<string, 'pkcs8' | 'sec1' | 'pkcs1'> = new Map(
 export function parsePrivateKeyPem(pem: string | Uint8Array): KeyObject {
   const blocks = parsePem(pem);
   if (blocks.some((block) => block.label === 'ENCRYPTED PRIVATE KEY')) {
-    throw fail('REQUEST_INVALID', 'the private key is encrypted, which is not supported: decrypt it with `openssl pkey`', { reason: 'PEM_HEADERS' });
+    throw fail('REQUEST_INVALID', 'the private key is encrypted, which is not supported: decrypt it with `openssl pkey`', {
+      reason: 'PEM_HEADERS',
+    });
   }
   const keys = blocks.filter((block) => PRIVATE_LABELS.has(block.label));
   const [key] = keys;
-  if (!key) throw fail('REQUEST_INVALID', 'no private key found: a PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY block is needed', { reason: 'PEM_MISSING' });
+  if (!key)
+    throw fail('REQUEST_INVALID', 'no private key found: a PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY block is needed', {
+      reason: 'PEM_MISSING',
+    });
   if (keys.length > 1) throw fail('REQUEST_INVALID', 'more than one private key found', { reason: 'PEM_MALFORMED' });
   return readPrivateKey(key.der, PRIVATE_LABELS.get(key.label) as 'pkcs8');
 }
@@ -85,7 +90,10 @@ function readPrivateKey(der: Buffer, type: 'pkcs8' | 'sec1' | 'pkcs1'): KeyObjec
 
 /** The type that SPIRE's settings would call this key; undefined for one that a key manager can't make (RSA-3072, P-521, Ed25519). */
 export function keyTypeOf(key: KeyObject | Buffer | KeyKind): KeyType | undefined {
-  const kind = 'curve' in key || 'bits' in key || !('export' in key || Buffer.isBuffer(key)) ? (key as KeyKind) : readSpki(Buffer.isBuffer(key) ? key : spkiDer(key as KeyObject)).kind;
+  const kind =
+    'curve' in key || 'bits' in key || !('export' in key || Buffer.isBuffer(key))
+      ? (key as KeyKind)
+      : readSpki(Buffer.isBuffer(key) ? key : spkiDer(key as KeyObject)).kind;
   if (kind.type === 'ec') return kind.curve === 'P-256' ? 'ec-p256' : kind.curve === 'P-384' ? 'ec-p384' : undefined;
   if (kind.type === 'rsa') return kind.bits === 2048 ? 'rsa-2048' : kind.bits === 4096 ? 'rsa-4096' : undefined;
   return undefined;
@@ -96,7 +104,11 @@ export function certificateAlgorithm(kind: KeyKind): SignatureAlgorithm {
   const weakness = keyWeakness(kind);
   if (weakness) throw fail('REQUEST_INVALID', `cannot sign with ${weakness.why}`, { reason: weakness.reason });
   if (kind.type === 'ec') {
-    return kind.curve === 'P-256' ? SIGNATURE_ALGORITHMS.ecdsaSha256 : kind.curve === 'P-384' ? SIGNATURE_ALGORITHMS.ecdsaSha384 : SIGNATURE_ALGORITHMS.ecdsaSha512;
+    return kind.curve === 'P-256'
+      ? SIGNATURE_ALGORITHMS.ecdsaSha256
+      : kind.curve === 'P-384'
+        ? SIGNATURE_ALGORITHMS.ecdsaSha384
+        : SIGNATURE_ALGORITHMS.ecdsaSha512;
   }
   if (kind.type === 'rsa') return SIGNATURE_ALGORITHMS.rsaSha256;
   throw fail('REQUEST_INVALID', `cannot sign certificates with a key of ${keyKindText(kind)}`, { reason: 'KEY_UNSUPPORTED' });

@@ -52,7 +52,15 @@ export function nameDer(subject: Subject): Buffer {
 export function nameWith(subject: Subject, extra: { readonly commonName?: string; readonly serialNumber?: string }): Buffer {
   if (!Buffer.isBuffer(subject)) return nameDer({ ...subject, ...extra });
   const kept = readName(subject)
-    .map((rdn) => rdn.filter((attribute) => !((attribute.oid === '2.5.4.3' && extra.commonName !== undefined) || (attribute.oid === '2.5.4.5' && extra.serialNumber !== undefined))))
+    .map((rdn) =>
+      rdn.filter(
+        (attribute) =>
+          !(
+            (attribute.oid === '2.5.4.3' && extra.commonName !== undefined) ||
+            (attribute.oid === '2.5.4.5' && extra.serialNumber !== undefined)
+          ),
+      ),
+    )
     .filter((rdn) => rdn.length > 0)
     .map((rdn) => der(TAG.set, ...rdn.map((attribute) => der(TAG.sequence, derOid(attribute.oid), attribute.der))));
   const added = nameDer(extra);
@@ -66,7 +74,10 @@ function contentsLength(value: Buffer): number {
 }
 
 function text(value: string): Buffer {
-  if (value === '' || value.length > MAX_VALUE) throw fail('REQUEST_INVALID', `the name part ${JSON.stringify(value.slice(0, 100))} must have 1 to ${MAX_VALUE} characters`, { reason: 'X509_NAME' });
+  if (value === '' || value.length > MAX_VALUE)
+    throw fail('REQUEST_INVALID', `the name part ${JSON.stringify(value.slice(0, 100))} must have 1 to ${MAX_VALUE} characters`, {
+      reason: 'X509_NAME',
+    });
   return PRINTABLE.test(value) ? der(TAG.printableString, Buffer.from(value, 'latin1')) : der(TAG.utf8String, Buffer.from(value, 'utf8'));
 }
 
@@ -137,4 +148,3 @@ export function subjectAltName(uris: readonly string[], dns: readonly string[], 
   const names = [...dns.map((name) => der(0x82, Buffer.from(name, 'latin1'))), ...uris.map((uri) => der(0x86, Buffer.from(uri, 'latin1')))];
   return extension(EXTENSION.san, critical, der(TAG.sequence, ...names));
 }
-

@@ -51,7 +51,12 @@ const HOUR_MS = 3_600_000;
 export async function testKeys(type: TestKeyType = 'ec-p256'): Promise<CryptoKeyPair> {
   if (type === 'ed25519') return (await subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair;
   if (type === 'rsa-1024' || type === 'rsa-2048') {
-    const rsa = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', modulusLength: Number(type.slice(4)), publicExponent: new Uint8Array([1, 0, 1]) };
+    const rsa = {
+      name: 'RSASSA-PKCS1-v1_5',
+      hash: 'SHA-256',
+      modulusLength: Number(type.slice(4)),
+      publicExponent: new Uint8Array([1, 0, 1]),
+    };
     return subtle.generateKey(rsa, true, ['sign', 'verify']);
   }
   return subtle.generateKey({ name: 'ECDSA', namedCurve: `P-${type.slice(4)}` }, true, ['sign', 'verify']);
@@ -62,20 +67,39 @@ export async function testCertificate(options: TestCertificateOptions = {}): Pro
   const { issuer, ca = false } = options;
   const keys = options.keys ?? (await testKeys(options.keyType));
   const uris = options.uris ?? [ca ? 'spiffe://example.org' : 'spiffe://example.org/web'];
-  const usages = options.usages === undefined ? (ca ? (['keyCertSign', 'cRLSign'] as const) : (['digitalSignature', 'keyEncipherment', 'keyAgreement'] as const)) : options.usages;
-  const purposes = options.purposes === undefined ? (ca ? null : [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]) : options.purposes;
-  const names = [...(options.dns ?? []).map((value) => ({ type: 'dns' as const, value })), ...uris.map((value) => ({ type: 'url' as const, value }))];
+  const usages =
+    options.usages === undefined
+      ? ca
+        ? (['keyCertSign', 'cRLSign'] as const)
+        : (['digitalSignature', 'keyEncipherment', 'keyAgreement'] as const)
+      : options.usages;
+  const purposes =
+    options.purposes === undefined ? (ca ? null : [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]) : options.purposes;
+  const names = [
+    ...(options.dns ?? []).map((value) => ({ type: 'dns' as const, value })),
+    ...uris.map((value) => ({ type: 'url' as const, value })),
+  ];
   const spki = Buffer.from(await subtle.exportKey('spki', keys.publicKey));
   const keyIdentifier = createHash('sha1').update(spki).digest('hex');
   const subject = options.subject ?? (ca ? `CN=ca ${keyIdentifier.slice(0, 8)}` : 'C=US, O=SPIRE');
   const extensions: x509.Extension[] = [
     ...(options.basicConstraints === false ? [] : [new x509.BasicConstraintsExtension(ca, options.pathLen, true)]),
-    ...(usages === null ? [] : [new x509.KeyUsagesExtension(usages.reduce((bits, usage) => bits | x509.KeyUsageFlags[usage], 0), options.usagesCritical ?? true)]),
+    ...(usages === null
+      ? []
+      : [
+          new x509.KeyUsagesExtension(
+            usages.reduce((bits, usage) => bits | x509.KeyUsageFlags[usage], 0),
+            options.usagesCritical ?? true,
+          ),
+        ]),
     ...(purposes === null ? [] : [new x509.ExtendedKeyUsageExtension([...purposes], options.purposesCritical ?? false)]),
     ...(names.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(names, options.sanCritical ?? false)]),
     ...(options.keyIdentifiers === false
       ? []
-      : [new x509.SubjectKeyIdentifierExtension(keyIdentifier), new x509.AuthorityKeyIdentifierExtension(issuer?.keyIdentifier ?? keyIdentifier)]),
+      : [
+          new x509.SubjectKeyIdentifierExtension(keyIdentifier),
+          new x509.AuthorityKeyIdentifierExtension(issuer?.keyIdentifier ?? keyIdentifier),
+        ]),
     ...(options.extensions ?? []),
   ];
   const signingKey = issuer?.keys.privateKey ?? keys.privateKey;

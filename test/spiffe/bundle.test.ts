@@ -42,7 +42,11 @@ describe('a SPIFFE bundle document', () => {
     ['TDB-15 keys null', () => ({ keys: null }), 'BUNDLE_INVALID BUNDLE_KEYS_MISSING'],
     ['TDB-15 keys an object', () => ({ keys: {} }), 'BUNDLE_INVALID BUNDLE_KEYS_MISSING'],
     ['a list', () => [], 'BUNDLE_INVALID BUNDLE_KEYS_MISSING'],
-    ['TDB-16 an unknown kty beside a good key', () => ({ keys: [{ kty: 'AKP', use: 'jwt-svid', kid: 'a', alg: 'ML-DSA-65', pub: 'AA' }, jwtEntry] }), '0 X.509, 1 JWT'],
+    [
+      'TDB-16 an unknown kty beside a good key',
+      () => ({ keys: [{ kty: 'AKP', use: 'jwt-svid', kid: 'a', alg: 'ML-DSA-65', pub: 'AA' }, jwtEntry] }),
+      '0 X.509, 1 JWT',
+    ],
     ['TDB-16 an unknown kty with x5c', () => ({ keys: [{ ...x509Entry, kty: 'AKP' }, jwtEntry] }), '0 X.509, 1 JWT'],
     ['TDB-17 an unknown use', () => ({ keys: [{ ...jwtEntry, use: 'foo' }, jwtEntry] }), '0 X.509, 1 JWT'],
     ['TDB-24 a use in upper case', () => ({ keys: [{ ...x509Entry, use: 'X509-SVID' }] }), '0 X.509, 0 JWT'],
@@ -50,8 +54,16 @@ describe('a SPIFFE bundle document', () => {
     ['an unknown curve', () => ({ keys: [{ ...jwtEntry, crv: 'secp256k1', kid: 'x' }, jwtEntry] }), '0 X.509, 1 JWT'],
     ['X509-46 x5c missing', () => ({ keys: [{ ...x509Entry, x5c: undefined }, x509Entry] }), '1 X.509, 0 JWT'],
     ['X509-46 x5c empty', () => ({ keys: [{ ...x509Entry, x5c: [] }, x509Entry] }), '1 X.509, 0 JWT'],
-    ['X509-47 two certificates in x5c: the first counts', () => ({ keys: [{ ...x509Entry, x5c: [one.der.toString('base64'), two.der.toString('base64')] }] }), '1 X.509, 0 JWT'],
-    ['X509-43 x5c in base64url', () => ({ keys: [{ ...x509Entry, x5c: [one.der.toString('base64url').replace(/^/, '_')] }] }), 'BUNDLE_INVALID BUNDLE_X5C'],
+    [
+      'X509-47 two certificates in x5c: the first counts',
+      () => ({ keys: [{ ...x509Entry, x5c: [one.der.toString('base64'), two.der.toString('base64')] }] }),
+      '1 X.509, 0 JWT',
+    ],
+    [
+      'X509-43 x5c in base64url',
+      () => ({ keys: [{ ...x509Entry, x5c: [one.der.toString('base64url').replace(/^/, '_')] }] }),
+      'BUNDLE_INVALID BUNDLE_X5C',
+    ],
     ['X509-43 x5c of another key', () => ({ keys: [{ ...x509Entry, x5c: [two.der.toString('base64')] }] }), 'BUNDLE_INVALID BUNDLE_X5C'],
     ['x5c that is no certificate', () => ({ keys: [{ ...x509Entry, x5c: ['AAAA'] }] }), 'BUNDLE_INVALID DER_TAG'],
     ['JWT-29 a JWT key without kid', () => ({ keys: [jwtEntry, { ...jwtEntry, kid: undefined }] }), 'BUNDLE_INVALID BUNDLE_KID_MISSING'],
@@ -60,7 +72,13 @@ describe('a SPIFFE bundle document', () => {
     ['a private key', () => ({ keys: [{ ...jwtEntry, d: ecJwk['x'] }] }), 'BUNDLE_INVALID BUNDLE_JWK'],
     ['a point off the curve', () => ({ keys: [{ ...jwtEntry, x: ecJwk['y'], y: ecJwk['x'] }] }), 'BUNDLE_INVALID BUNDLE_JWK'],
     ['an entry that is no object', () => ({ keys: ['x'] }), 'BUNDLE_INVALID BUNDLE_JWK'],
-    ['an RSA key of 1024 bits', () => ({ keys: [{ ...generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export({ format: 'jwk' }), use: 'jwt-svid', kid: 'w' }] }), 'BUNDLE_INVALID KEY_WEAK'],
+    [
+      'an RSA key of 1024 bits',
+      () => ({
+        keys: [{ ...generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export({ format: 'jwk' }), use: 'jwt-svid', kid: 'w' }],
+      }),
+      'BUNDLE_INVALID KEY_WEAK',
+    ],
     ['TDB-11 the largest sequence', () => '{"keys":[],"spiffe_sequence":18446744073709551615}', '0 X.509, 0 JWT'],
     ['TDB-11 a larger sequence', () => '{"keys":[],"spiffe_sequence":18446744073709551616}', 'BUNDLE_INVALID BUNDLE_SEQUENCE'],
     ['a negative sequence', () => ({ keys: [], spiffe_sequence: -1 }), 'BUNDLE_INVALID BUNDLE_SEQUENCE'],
@@ -112,7 +130,11 @@ describe('a SPIFFE bundle document', () => {
     fc.assert(fc.property(fc.json(), (text) => typeof read(text) === 'string'));
     const good = JSON.stringify({ keys: [x509Entry, jwtEntry] });
     fc.assert(
-      fc.property(fc.nat(good.length - 1), fc.string({ maxLength: 2 }), (at, piece) => typeof read(good.slice(0, at) + piece + good.slice(at + 1)) === 'string'),
+      fc.property(
+        fc.nat(good.length - 1),
+        fc.string({ maxLength: 2 }),
+        (at, piece) => typeof read(good.slice(0, at) + piece + good.slice(at + 1)) === 'string',
+      ),
       { numRuns: 500 },
     );
   });
@@ -150,9 +172,15 @@ describe('an X.509 bundle', () => {
 
 describe('a JWT bundle', () => {
   test('AMB-4 is written without use, and jose takes it; read with a missing use, jwt-svid or sig, and no other', async () => {
-    const bundle = new JwtBundle(td, [jwtAuthority('k1', ec.publicKey), jwtAuthority('k2', rsa.publicKey.export({ type: 'spki', format: 'der' }))]);
+    const bundle = new JwtBundle(td, [
+      jwtAuthority('k1', ec.publicKey),
+      jwtAuthority('k2', rsa.publicKey.export({ type: 'spki', format: 'der' })),
+    ]);
     const jwks = JSON.parse(bundle.toJwks()) as jose.JSONWebKeySet;
-    expect(jwks.keys).toEqual([{ kid: 'k1', ...ecJwk }, { kid: 'k2', ...rsa.publicKey.export({ format: 'jwk' }) }]);
+    expect(jwks.keys).toEqual([
+      { kid: 'k1', ...ecJwk },
+      { kid: 'k2', ...rsa.publicKey.export({ format: 'jwk' }) },
+    ]);
     const token = await new jose.SignJWT({}).setProtectedHeader({ alg: 'ES256', kid: 'k1' }).sign(ec.privateKey);
     await jose.jwtVerify(token, jose.createLocalJWKSet(jwks));
     expect(JwtBundle.fromJwks(td, bundle.toJwks()).equals(bundle)).toBe(true);

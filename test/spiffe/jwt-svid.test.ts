@@ -15,7 +15,12 @@ const td = TrustDomain.parse('example.org');
 const other = TrustDomain.parse('other.org');
 
 const pair = (curve: string) => generateKeyPairSync('ec', { namedCurve: curve });
-const KEYS = { 'P-256': pair('P-256'), 'P-384': pair('P-384'), 'P-521': pair('P-521'), rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }) };
+const KEYS = {
+  'P-256': pair('P-256'),
+  'P-384': pair('P-384'),
+  'P-521': pair('P-521'),
+  rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+};
 const foreign = pair('P-256');
 
 const keyFor = (alg: JwtAlgorithmName) => {
@@ -79,17 +84,25 @@ const withHeader = (change: object) => token({ header: { alg: 'ES256', kid: 'key
 const HMAC_HEADER = b64(JSON.stringify({ alg: 'HS256', kid: 'key-rsa', typ: 'JWT' }));
 
 describe('the nine algorithms', () => {
-  test.each(JWT_ALGORITHM_NAMES)('JWT-5 %s: jose’s tokens are accepted here, ours by jose, and a flipped signature by nobody', async (alg) => {
-    const theirs = await new jose.SignJWT({ sub: CLAIMS.sub, aud: CLAIMS.aud, exp: CLAIMS.exp }).setProtectedHeader({ alg, kid: kidFor(alg) }).sign(keyFor(alg).privateKey);
-    expect(outcome(theirs)).toBe('accepted');
-    const ours = await signJwtSvid({ alg, kid: kidFor(alg), claims: CLAIMS }, async (data) => rawSign(alg, data.toString()));
-    const { payload, protectedHeader } = await jose.jwtVerify(ours.token, keyFor(alg).publicKey, { currentDate: new Date(NOW_MS), audience: 'db' });
-    expect(payload).toEqual(CLAIMS);
-    expect(protectedHeader).toEqual({ alg, kid: kidFor(alg), typ: 'JWT' });
-    const at = ours.token.lastIndexOf('.') + 5;
-    const flipped = `${ours.token.slice(0, at)}${ours.token[at] === 'A' ? 'B' : 'A'}${ours.token.slice(at + 1)}`;
-    expect(outcome(flipped)).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
-  });
+  test.each(JWT_ALGORITHM_NAMES)(
+    'JWT-5 %s: jose’s tokens are accepted here, ours by jose, and a flipped signature by nobody',
+    async (alg) => {
+      const theirs = await new jose.SignJWT({ sub: CLAIMS.sub, aud: CLAIMS.aud, exp: CLAIMS.exp })
+        .setProtectedHeader({ alg, kid: kidFor(alg) })
+        .sign(keyFor(alg).privateKey);
+      expect(outcome(theirs)).toBe('accepted');
+      const ours = await signJwtSvid({ alg, kid: kidFor(alg), claims: CLAIMS }, async (data) => rawSign(alg, data.toString()));
+      const { payload, protectedHeader } = await jose.jwtVerify(ours.token, keyFor(alg).publicKey, {
+        currentDate: new Date(NOW_MS),
+        audience: 'db',
+      });
+      expect(payload).toEqual(CLAIMS);
+      expect(protectedHeader).toEqual({ alg, kid: kidFor(alg), typ: 'JWT' });
+      const at = ours.token.lastIndexOf('.') + 5;
+      const flipped = `${ours.token.slice(0, at)}${ours.token[at] === 'A' ? 'B' : 'A'}${ours.token.slice(at + 1)}`;
+      expect(outcome(flipped)).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
+    },
+  );
 
   const table: [string, string, string][] = [
     ['JWT-6 none', `${b64('{"alg":"none"}')}.${b64(JSON.stringify(CLAIMS))}.`, 'SVID_INVALID JWT_ALG'],
@@ -102,13 +115,19 @@ describe('the nine algorithms', () => {
     ['JWT-6 the name of a method of every object', withHeader({ alg: 'toString' }), 'SVID_INVALID JWT_ALG'],
     [
       'JWT-6 HMAC with the public key as secret',
-      `${HMAC_HEADER}.${b64(JSON.stringify(CLAIMS))}.${createHmac('sha256', KEYS.rsa.publicKey.export({ type: 'spki', format: 'pem' })).update(`${HMAC_HEADER}.${b64(JSON.stringify(CLAIMS))}`).digest('base64url')}`,
+      `${HMAC_HEADER}.${b64(JSON.stringify(CLAIMS))}.${createHmac('sha256', KEYS.rsa.publicKey.export({ type: 'spki', format: 'pem' }))
+        .update(`${HMAC_HEADER}.${b64(JSON.stringify(CLAIMS))}`)
+        .digest('base64url')}`,
       'SVID_INVALID JWT_ALG',
     ],
     ['JWT-7 the algorithm is judged before a garbled payload', `${b64('{"alg":"none"}')}.%%%.`, 'SVID_INVALID JWT_ALG'],
     ['JWT-23 ES384 over a P-256 key', token({ header: { alg: 'ES384', kid: 'key-ES256' } }), 'SVID_UNTRUSTED JWT_KEY_TYPE'],
     ['JWT-23 RS256 over an EC key', token({ header: { alg: 'RS256', kid: 'key-ES256' } }), 'SVID_UNTRUSTED JWT_KEY_TYPE'],
-    ['JWT-23 RS256 where PS256 was signed', token({ header: { alg: 'RS256', kid: 'key-rsa' }, alg: 'PS256' }), 'SVID_UNTRUSTED JWT_SIGNATURE'],
+    [
+      'JWT-23 RS256 where PS256 was signed',
+      token({ header: { alg: 'RS256', kid: 'key-rsa' }, alg: 'PS256' }),
+      'SVID_UNTRUSTED JWT_SIGNATURE',
+    ],
   ];
   test.each(table)('%s is refused', (_name, text, expected) => expect(outcome(text)).toBe(expected));
 
@@ -133,8 +152,16 @@ describe('the form of a token', () => {
   const [head, body, tail] = good.split('.') as [string, string, string];
   const table: [string, string, string][] = [
     ['JWT-1 compact serialization', good, 'accepted'],
-    ['JWT-2 flattened JSON serialization', JSON.stringify({ protected: head, payload: body, signature: tail }), 'SVID_INVALID JWT_SERIALIZATION'],
-    ['JWT-2 general JSON serialization', JSON.stringify({ payload: body, signatures: [{ protected: head, signature: tail }] }), 'SVID_INVALID JWT_SERIALIZATION'],
+    [
+      'JWT-2 flattened JSON serialization',
+      JSON.stringify({ protected: head, payload: body, signature: tail }),
+      'SVID_INVALID JWT_SERIALIZATION',
+    ],
+    [
+      'JWT-2 general JSON serialization',
+      JSON.stringify({ payload: body, signatures: [{ protected: head, signature: tail }] }),
+      'SVID_INVALID JWT_SERIALIZATION',
+    ],
     ['JWT-4 five parts of a JWE', `${good}.a.b`, 'SVID_INVALID JWT_SERIALIZATION'],
     ['two parts', `${head}.${body}`, 'SVID_INVALID JWT_SERIALIZATION'],
     ['nothing', '', 'SVID_INVALID JWT_SERIALIZATION'],
@@ -145,8 +172,16 @@ describe('the form of a token', () => {
     ['a line feed behind', `${good}\n`, 'SVID_INVALID JWT_ENCODING'],
     ['the largest size and one more', 'a'.repeat(MAX_TOKEN_BYTES + 1), 'SVID_INVALID JWT_TOO_LARGE'],
     ['JWT-23 a header member twice', token({ header: '{"alg":"ES256","alg":"ES256","kid":"key-ES256"}' }), 'SVID_INVALID JSON_DUPLICATE'],
-    ['JWT-23 a claim twice', token({ claims: `{"sub":"spiffe://example.org/a","sub":"spiffe://example.org/b","aud":"db","exp":${NOW_S + 9}}` }), 'SVID_INVALID JSON_DUPLICATE'],
-    ['JWT-23 a claim twice, once escaped', token({ claims: `{"sub":"spiffe://example.org/a","s\\u0075b":"spiffe://example.org/b","aud":"db","exp":${NOW_S + 9}}` }), 'SVID_INVALID JSON_DUPLICATE'],
+    [
+      'JWT-23 a claim twice',
+      token({ claims: `{"sub":"spiffe://example.org/a","sub":"spiffe://example.org/b","aud":"db","exp":${NOW_S + 9}}` }),
+      'SVID_INVALID JSON_DUPLICATE',
+    ],
+    [
+      'JWT-23 a claim twice, once escaped',
+      token({ claims: `{"sub":"spiffe://example.org/a","s\\u0075b":"spiffe://example.org/b","aud":"db","exp":${NOW_S + 9}}` }),
+      'SVID_INVALID JSON_DUPLICATE',
+    ],
     ['a payload that is a list', token({ claims: '[]' }), 'SVID_INVALID JWT_JSON'],
     ['a payload that is not JSON', token({ claims: '{' }), 'SVID_INVALID JSON_SYNTAX'],
     ['a header that is null', token({ header: 'null' }), 'SVID_INVALID JWT_JSON'],
@@ -188,7 +223,11 @@ describe('the claims of a token', () => {
     ['aud nested', withClaims({ aud: [['db']] }), 'SVID_INVALID JWT_AUD'],
     ['JWT-20 no exp', withClaims({ exp: undefined }), 'SVID_INVALID JWT_EXP_MISSING'],
     ['JWT-20 exp as a string', withClaims({ exp: String(NOW_S + 9) }), 'SVID_INVALID JWT_EXP'],
-    ['JWT-20 exp beyond every number', token({ claims: `{"sub":"spiffe://example.org/web","aud":"db","exp":1e400}` }), 'SVID_INVALID JSON_SYNTAX'],
+    [
+      'JWT-20 exp beyond every number',
+      token({ claims: `{"sub":"spiffe://example.org/web","aud":"db","exp":1e400}` }),
+      'SVID_INVALID JSON_SYNTAX',
+    ],
     ['JWT-20 exp beyond every calendar', withClaims({ exp: 1e15 }), 'SVID_INVALID JWT_EXP'],
     ['exp with a fraction', withClaims({ exp: NOW_S + 0.5 }), 'accepted'],
     ['a negative exp', withClaims({ exp: -1 }), 'SVID_EXPIRED JWT_EXPIRED'],
@@ -292,6 +331,11 @@ describe('a token of ours', () => {
   test('shows itself to nobody', async () => {
     const svid = await signJwtSvid({ alg: 'ES256', kid: 'key-ES256', claims: CLAIMS }, signer);
     expect(JSON.stringify(svid) + inspect(svid, { showHidden: true })).not.toContain(svid.token.slice(-20));
-    expect(parseJwtSvidUnverified(svid.token, { hint: 'internal' })).toMatchObject({ hint: 'internal', audience: ['db'], expiresMs: CLAIMS.exp * 1000, issuedAtMs: NOW_MS });
+    expect(parseJwtSvidUnverified(svid.token, { hint: 'internal' })).toMatchObject({
+      hint: 'internal',
+      audience: ['db'],
+      expiresMs: CLAIMS.exp * 1000,
+      issuedAtMs: NOW_MS,
+    });
   });
 });

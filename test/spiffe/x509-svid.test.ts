@@ -40,7 +40,13 @@ function outcome(run: () => unknown): string {
 }
 
 function verify(presented: readonly TestCertificate[], bundles = trust(root), nowMs = NOW_MS): string {
-  return outcome(() => verifyX509Svid(presented.map((one) => one.der), bundles, { nowMs }));
+  return outcome(() =>
+    verifyX509Svid(
+      presented.map((one) => one.der),
+      bundles,
+      { nowMs },
+    ),
+  );
 }
 
 const USAGES = ['digitalSignature'] as const;
@@ -64,22 +70,54 @@ describe('the leaf of a peer', () => {
     ['X509-17 a leaf without basic constraints is no CA and is accepted', { basicConstraints: false }, 'accepted'],
     ['X509-21 a key usage that is not critical is the issuer’s fault and is accepted', { usagesCritical: false }, 'accepted'],
     ['X509-3 a leaf without URI is refused', { uris: [], dns: ['example.org'] }, 'SVID_INVALID X509_URI_SAN_MISSING'],
-    ['X509-3 a leaf with two SPIFFE IDs is refused', { uris: ['spiffe://example.org/a', 'spiffe://example.org/b'] }, 'SVID_INVALID X509_URI_SAN_MANY'],
-    ['X509-3 a leaf with a SPIFFE ID and another URI is refused', { uris: ['spiffe://example.org/a', 'https://example.org'] }, 'SVID_INVALID X509_URI_SAN_MANY'],
+    [
+      'X509-3 a leaf with two SPIFFE IDs is refused',
+      { uris: ['spiffe://example.org/a', 'spiffe://example.org/b'] },
+      'SVID_INVALID X509_URI_SAN_MANY',
+    ],
+    [
+      'X509-3 a leaf with a SPIFFE ID and another URI is refused',
+      { uris: ['spiffe://example.org/a', 'https://example.org'] },
+      'SVID_INVALID X509_URI_SAN_MANY',
+    ],
     ['X509-37 a scheme that only looks like spiffe is refused', { uris: ['sparfe://example.org/a'] }, 'SVID_INVALID ID_SCHEME'],
     ['X509-37 another scheme is refused', { uris: ['https://example.org/a'] }, 'SVID_INVALID ID_SCHEME'],
-    ['X509-38 a leaf with the ID of the trust domain is refused', { uris: ['spiffe://example.org'] }, 'SVID_INVALID X509_LEAF_PATH_MISSING'],
+    [
+      'X509-38 a leaf with the ID of the trust domain is refused',
+      { uris: ['spiffe://example.org'] },
+      'SVID_INVALID X509_LEAF_PATH_MISSING',
+    ],
     ['X509-38 a leaf with a lone slash is refused', { uris: ['spiffe://example.org/'] }, 'SVID_INVALID ID_PATH_TRAILING_SLASH'],
-    ['X509-34 X509-14 a CA as leaf is refused', { ca: true, uris: ['spiffe://example.org/a'], usages: USAGES }, 'SVID_INVALID X509_LEAF_CA'],
+    [
+      'X509-34 X509-14 a CA as leaf is refused',
+      { ca: true, uris: ['spiffe://example.org/a'], usages: USAGES },
+      'SVID_INVALID X509_LEAF_CA',
+    ],
     ['X509-35 keyCertSign on a leaf is refused', { usages: ['digitalSignature', 'keyCertSign'] }, 'SVID_INVALID X509_LEAF_CERT_SIGN'],
     ['X509-36 cRLSign on a leaf is refused', { usages: ['digitalSignature', 'cRLSign'] }, 'SVID_INVALID X509_LEAF_CRL_SIGN'],
     ['X509-20 a leaf without key usage is refused', { usages: null }, 'SVID_INVALID X509_KEY_USAGE_MISSING'],
-    ['X509-24 a leaf without digitalSignature is refused', { usages: ['keyAgreement'] }, 'SVID_INVALID X509_LEAF_DIGITAL_SIGNATURE_MISSING'],
+    [
+      'X509-24 a leaf without digitalSignature is refused',
+      { usages: ['keyAgreement'] },
+      'SVID_INVALID X509_LEAF_DIGITAL_SIGNATURE_MISSING',
+    ],
     ['X509-30 serverAuth alone is refused', { purposes: ['1.3.6.1.5.5.7.3.1'] }, 'SVID_INVALID X509_LEAF_EKU'],
     ['X509-30 clientAuth alone is refused', { purposes: ['1.3.6.1.5.5.7.3.2'] }, 'SVID_INVALID X509_LEAF_EKU'],
-    ['a comma in the URI does not smuggle in a second name', { uris: ['spiffe://example.org/x,URI:spiffe://example.org/admin'] }, 'SVID_INVALID ID_PATH_CHAR'],
-    ['X509-32 an unknown critical extension is refused', { extensions: [new x509.Extension('1.2.3.4', true, Buffer.from('0500', 'hex'))] }, 'SVID_INVALID X509_UNKNOWN_CRITICAL'],
-    ['X509-32 an unknown extension that is not critical is accepted', { extensions: [new x509.Extension('1.2.3.4', false, Buffer.from('0500', 'hex'))] }, 'accepted'],
+    [
+      'a comma in the URI does not smuggle in a second name',
+      { uris: ['spiffe://example.org/x,URI:spiffe://example.org/admin'] },
+      'SVID_INVALID ID_PATH_CHAR',
+    ],
+    [
+      'X509-32 an unknown critical extension is refused',
+      { extensions: [new x509.Extension('1.2.3.4', true, Buffer.from('0500', 'hex'))] },
+      'SVID_INVALID X509_UNKNOWN_CRITICAL',
+    ],
+    [
+      'X509-32 an unknown extension that is not critical is accepted',
+      { extensions: [new x509.Extension('1.2.3.4', false, Buffer.from('0500', 'hex'))] },
+      'accepted',
+    ],
     ['an RSA key of 1024 bits is refused', { keyType: 'rsa-1024' }, 'SVID_INVALID KEY_WEAK'],
     ['an RSA key of 2048 bits is accepted', { keyType: 'rsa-2048' }, 'accepted'],
     ['a P-384 key is accepted', { keyType: 'ec-p384' }, 'accepted'],
@@ -153,16 +191,28 @@ describe('the path of a peer', () => {
     ['X509-51 a CA with extended key usages', { purposes: ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'] }, 'accepted'],
     ['X509-32 an expired CA', { notAfterMs: NOW_MS - 1000 }, 'SVID_UNTRUSTED X509_ISSUER_EXPIRED'],
     ['X509-32 a CA of tomorrow', { notBeforeMs: NOW_MS + 1000 }, 'SVID_UNTRUSTED X509_ISSUER_NOT_YET_VALID'],
-    ['X509-32 a CA with an unknown critical extension', { extensions: [new x509.Extension('1.2.3.4', true, Buffer.from('0500', 'hex'))] }, 'SVID_UNTRUSTED X509_UNKNOWN_CRITICAL'],
+    [
+      'X509-32 a CA with an unknown critical extension',
+      { extensions: [new x509.Extension('1.2.3.4', true, Buffer.from('0500', 'hex'))] },
+      'SVID_UNTRUSTED X509_UNKNOWN_CRITICAL',
+    ],
     ['a CA with an RSA key of 1024 bits', { keyType: 'rsa-1024' }, 'SVID_UNTRUSTED KEY_WEAK'],
     ['a CA with an Ed25519 key', { keyType: 'ed25519' }, 'accepted'],
     ['a CA without key identifiers', { keyIdentifiers: false }, 'accepted'],
     ['X509-18 permitted URI host of the leaf', { extensions: [uriConstraint('a0', 'example.org')] }, 'accepted'],
     ['X509-18 another permitted URI host', { extensions: [uriConstraint('a0', 'b.test')] }, 'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS'],
-    ['X509-18 a permitted domain does not permit the host itself', { extensions: [uriConstraint('a0', '.example.org')] }, 'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS'],
+    [
+      'X509-18 a permitted domain does not permit the host itself',
+      { extensions: [uriConstraint('a0', '.example.org')] },
+      'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS',
+    ],
     ['X509-18 the excluded URI host', { extensions: [uriConstraint('a1', 'example.org')] }, 'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS'],
     ['X509-18 another excluded URI host', { extensions: [uriConstraint('a1', 'b.test')] }, 'accepted'],
-    ['X509-18 a domain above the leaf’s host is excluded', { extensions: [uriConstraint('a1', 'org')] }, 'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS'],
+    [
+      'X509-18 a domain above the leaf’s host is excluded',
+      { extensions: [uriConstraint('a1', 'org')] },
+      'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS',
+    ],
   ];
   test.each(intermediates)('%s gives the expected answer', async (_name, options, expected) => {
     const between = await testCertificate({ ca: true, issuer: root, subject: 'CN=between', ...options });
@@ -177,8 +227,10 @@ describe('the path of a peer', () => {
 
   test('name constraints of the root bind the leaf two levels below', async () => {
     const bound = await testRoot({ subject: 'CN=bound', extensions: [uriConstraint('a0', 'b.test')] });
-    const between = await testCertificate({ ca: true, issuer: bound, subject: 'CN=between' , uris: [] });
-    expect(verify([await testCertificate({ issuer: between }), between], trust(bound))).toBe('SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS');
+    const between = await testCertificate({ ca: true, issuer: bound, subject: 'CN=between', uris: [] });
+    expect(verify([await testCertificate({ issuer: between }), between], trust(bound))).toBe(
+      'SVID_UNTRUSTED X509_OUTSIDE_NAME_CONSTRAINTS',
+    );
   });
 
   test('AMB-2 AMB-12 a root is believed whatever its names and usages are; an expired root is not', async () => {
@@ -213,7 +265,9 @@ describe('the path of a peer', () => {
       [1, 2, 3, 4, 5, 6, 7].map((n) => testRoot({ subject: n % 2 ? 'CN=a' : 'CN=b', keyIdentifiers: false, ...(n % 2 ? {} : { keys }) })),
     );
     const crossed = await Promise.all(
-      twins.map((_twin, n) => testCertificate({ ca: true, issuer: twins[(n + 1) % 7] as TestCertificate, subject: 'CN=a', keyIdentifiers: false, uris: [] })),
+      twins.map((_twin, n) =>
+        testCertificate({ ca: true, issuer: twins[(n + 1) % 7] as TestCertificate, subject: 'CN=a', keyIdentifiers: false, uris: [] }),
+      ),
     );
     const leaf = await testCertificate({ issuer: crossed[0] as TestCertificate, keyIdentifiers: false });
     expect(verify([leaf, ...crossed])).toMatch(/^SVID_UNTRUSTED /);
@@ -223,7 +277,12 @@ describe('the path of a peer', () => {
     const sibling = await testCertificate({ ca: true, issuer: root, subject: 'CN=sibling' });
     const leaf = await testCertificate({ issuer: middle });
     const run = (...through: TestCertificate[]) =>
-      outcome(() => verifyX509Svid([leaf.der, sibling.der, middle.der], trust(root), { nowMs: NOW_MS, through: through.map((one) => Certificate.parse(one.der)) }));
+      outcome(() =>
+        verifyX509Svid([leaf.der, sibling.der, middle.der], trust(root), {
+          nowMs: NOW_MS,
+          through: through.map((one) => Certificate.parse(one.der)),
+        }),
+      );
     expect(run(middle)).toBe('accepted');
     expect(run(root)).toBe('accepted');
     expect(run(sibling, middle)).toBe('accepted');
@@ -237,7 +296,10 @@ describe('the path of a peer', () => {
     for (let at = 0; at < leaf.der.length; at++) {
       const flipped = Buffer.from(leaf.der);
       flipped[at] = (flipped[at] as number) ^ (1 << (at % 8));
-      expect(outcome(() => verifyX509Svid([flipped], bundles, { nowMs: NOW_MS })), `byte ${at}`).not.toBe('accepted');
+      expect(
+        outcome(() => verifyX509Svid([flipped], bundles, { nowMs: NOW_MS })),
+        `byte ${at}`,
+      ).not.toBe('accepted');
     }
   });
 });
@@ -248,7 +310,9 @@ describe('paths without the SPIFFE profile', () => {
     const parse = (one: TestCertificate) => Certificate.parse(one.der);
     const path = verifyCertificatePath(parse(device), [parse(middle)], [parse(root)], { nowMs: NOW_MS });
     expect(path.map((one) => one.subjectText)).toEqual(['CN=device', 'CN=middle', parse(root).subjectText]);
-    expect(outcome(() => verifyCertificatePath(parse(device), [], [parse(root)], { nowMs: NOW_MS }))).toBe('SVID_UNTRUSTED X509_ISSUER_UNKNOWN');
+    expect(outcome(() => verifyCertificatePath(parse(device), [], [parse(root)], { nowMs: NOW_MS }))).toBe(
+      'SVID_UNTRUSTED X509_ISSUER_UNKNOWN',
+    );
   });
 });
 
@@ -286,7 +350,14 @@ describe('one’s own SVID', () => {
   test.each(table)('%s', async (_name, leafOptions, caOptions, expected) => {
     const between = await testCertificate({ ca: true, issuer: root, ...caOptions });
     const leaf = await testCertificate({ issuer: between, ...leafOptions });
-    expect(outcome(() => X509Svid.of([leaf, between].map((one) => Certificate.parse(one.der)), leaf.key))).toBe(expected);
+    expect(
+      outcome(() =>
+        X509Svid.of(
+          [leaf, between].map((one) => Certificate.parse(one.der)),
+          leaf.key,
+        ),
+      ),
+    ).toBe(expected);
   });
 
   test('malformed parts are told apart', async () => {

@@ -28,7 +28,12 @@ describe('a request', () => {
     const bytes = buildCsr({ key, uri: 'spiffe://example.org/web', dns: ['web.example.org'] });
     const csr = parseCsr(bytes);
     csr.verifySignature();
-    expect([csr.uris, csr.dnsNames, csr.otherNames, csr.subjectText]).toEqual([['spiffe://example.org/web'], ['web.example.org'], 0, 'O=SPIRE,C=US']);
+    expect([csr.uris, csr.dnsNames, csr.otherNames, csr.subjectText]).toEqual([
+      ['spiffe://example.org/web'],
+      ['web.example.org'],
+      0,
+      'O=SPIRE,C=US',
+    ]);
     expect(csr.spkiDer.equals(spkiDer(key))).toBe(true);
     const theirs = new x509.Pkcs10CertificateRequest(bytes);
     expect(await theirs.verify()).toBe(true);
@@ -52,7 +57,11 @@ describe('a request', () => {
     const good = buildCsr({ key: generateEcKey() });
     expect(check(good)).toBe('accepted');
     const keys = await testKeys('rsa-1024');
-    const weak = await x509.Pkcs10CertificateRequestGenerator.create({ name: 'CN=weak', keys, signingAlgorithm: { name: 'RSASSA-PKCS1-v1_5' } });
+    const weak = await x509.Pkcs10CertificateRequestGenerator.create({
+      name: 'CN=weak',
+      keys,
+      signingAlgorithm: { name: 'RSASSA-PKCS1-v1_5' },
+    });
     expect(check(new Uint8Array(weak.rawData))).toBe('REQUEST_INVALID KEY_WEAK');
     expect(check(Buffer.concat([good, Buffer.from([0])]))).toBe('REQUEST_INVALID DER_TRAILING');
     expect(check(Buffer.alloc(MAX_CSR_BYTES + 1, 0x30))).toBe('REQUEST_INVALID CSR_TOO_LARGE');
@@ -124,8 +133,12 @@ describe('a private key', () => {
     expect(outcome(() => parsePrivateKeyPem(key + key))).toBe('REQUEST_INVALID PEM_MALFORMED');
     expect(outcome(() => parsePrivateKeyPem(''))).toBe('REQUEST_INVALID PEM_MISSING');
     expect(outcome(() => parsePrivateKeyPem(openssl('genrsa', '1024')))).toBe('REQUEST_INVALID KEY_WEAK');
-    expect(outcome(() => parsePrivateKeyPem(openssl('genpkey', '-algorithm', 'ed25519', '-aes128', '-pass', 'pass:x')))).toBe('REQUEST_INVALID PEM_HEADERS');
-    expect(outcome(() => parsePrivateKeyPem(openssl('genrsa', '-traditional', '-aes128', '-passout', 'pass:xxxx', '2048')))).toBe('REQUEST_INVALID PEM_HEADERS');
+    expect(outcome(() => parsePrivateKeyPem(openssl('genpkey', '-algorithm', 'ed25519', '-aes128', '-pass', 'pass:x')))).toBe(
+      'REQUEST_INVALID PEM_HEADERS',
+    );
+    expect(outcome(() => parsePrivateKeyPem(openssl('genrsa', '-traditional', '-aes128', '-passout', 'pass:xxxx', '2048')))).toBe(
+      'REQUEST_INVALID PEM_HEADERS',
+    );
     expect(outcome(() => parsePrivateKeyPem(openssl('ecparam', '-name', 'secp256k1', '-genkey')))).toBe('REQUEST_INVALID KEY_UNSUPPORTED');
   });
 });

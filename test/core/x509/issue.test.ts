@@ -38,7 +38,14 @@ function opensslVerify(leaf: Buffer, root: Buffer, between: readonly Buffer[] = 
 }
 
 async function newRoot(key: SigningKey, pathLen?: number): Promise<Issuer> {
-  const { certificate } = await issueX509Ca({ issuer: 'self', key, trustDomain: td, subject, ...dates, ...(pathLen !== undefined && { pathLen }) });
+  const { certificate } = await issueX509Ca({
+    issuer: 'self',
+    key,
+    trustDomain: td,
+    subject,
+    ...dates,
+    ...(pathLen !== undefined && { pathLen }),
+  });
   return { certificate, key };
 }
 
@@ -63,7 +70,12 @@ describe('an X.509-SVID of ours', () => {
     const root = await newRoot(await newSigningKey(type));
     const key = await newSigningKey();
     const between = await issueX509Ca({ issuer: root, key, trustDomain: td, subject: { commonName: 'between' }, ...dates });
-    const leaf = await issueX509Svid({ issuer: { certificate: between.certificate, key }, spkiDer: spkiDer(leafKey), spiffeId: web, ...dates });
+    const leaf = await issueX509Svid({
+      issuer: { certificate: between.certificate, key },
+      spkiDer: spkiDer(leafKey),
+      spiffeId: web,
+      ...dates,
+    });
     expect(opensslVerify(leaf.der, root.certificate.raw, [between.der])).toMatch(/: OK$/);
     const direct = await issueX509Svid({ issuer: root, spkiDer: spkiDer(leafKey), spiffeId: web, ...dates });
     expect(opensslVerify(direct.der, root.certificate.raw)).toMatch(/: OK$/);
@@ -73,9 +85,16 @@ describe('an X.509-SVID of ours', () => {
   });
 
   test('X509-1 X509-16 X509-17 X509-20 X509-21 X509-24 X509-28 X509-30 has SPIRE’s template, read by a reader that is not ours', async () => {
-    const { der } = await issueX509Svid({ issuer, spkiDer: spkiDer(leafKey), spiffeId: web, dnsNames: ['web.example.org', 'b.example.org'], ...dates });
+    const { der } = await issueX509Svid({
+      issuer,
+      spkiDer: spkiDer(leafKey),
+      spiffeId: web,
+      dnsNames: ['web.example.org', 'b.example.org'],
+      ...dates,
+    });
     const theirs = new x509.X509Certificate(der);
-    const extension = <T extends x509.Extension>(type: new (...args: never[]) => T) => theirs.extensions.find((one): one is T => one instanceof type) as T;
+    const extension = <T extends x509.Extension>(type: new (...args: never[]) => T) =>
+      theirs.extensions.find((one): one is T => one instanceof type) as T;
     expect(theirs.subject).toBe('C=US, O=SPIRE, CN=web.example.org');
     expect(theirs.notBefore.getTime()).toBe(NOW_MS - 10_000);
     expect(theirs.notAfter.getTime()).toBe(NOW_MS + HOUR_MS);
@@ -124,9 +143,13 @@ describe('an X.509-SVID of ours', () => {
     expect(await refusal(issueX509Svid({ ...svid, notAfterMs: dates.notBeforeMs }))).toBe('REQUEST_INVALID X509_VALIDITY');
     expect(await refusal(issueX509Svid({ ...svid, notAfterMs: Number.NaN }))).toBe('REQUEST_INVALID X509_VALIDITY');
     expect(await refusal(issueX509Svid({ ...svid, dnsNames: ['not a name'] }))).toBe('REQUEST_INVALID X509_SAN');
-    expect(await refusal(issueX509Svid({ ...svid, issuer: { ...issuer, key: signingKey(generateEcKey()) } }))).toBe('INTERNAL KEY_MISMATCH');
+    expect(await refusal(issueX509Svid({ ...svid, issuer: { ...issuer, key: signingKey(generateEcKey()) } }))).toBe(
+      'INTERNAL KEY_MISMATCH',
+    );
     const leaf = await testCertificate();
-    expect(await refusal(issueX509Svid({ ...svid, issuer: { certificate: Certificate.parse(leaf.der), key: signingKey(leaf.key) } }))).toBe('SVID_INVALID X509_AUTHORITY_CA');
+    expect(await refusal(issueX509Svid({ ...svid, issuer: { certificate: Certificate.parse(leaf.der), key: signingKey(leaf.key) } }))).toBe(
+      'SVID_INVALID X509_AUTHORITY_CA',
+    );
     const weak = await testCertificate({ keyType: 'rsa-1024' });
     expect(await refusal(issueX509Svid({ ...svid, spkiDer: spkiDer(weak.key) }))).toBe('REQUEST_INVALID KEY_WEAK');
   });
@@ -137,14 +160,20 @@ describe('a signing certificate of ours', () => {
     const { certificate } = issuer;
     expect(certificate.uris).toEqual(['spiffe://example.org']);
     expect([...(certificate.keyUsage ?? [])]).toEqual(['keyCertSign', 'cRLSign']);
-    expect([certificate.isCa, certificate.basicConstraintsCritical, certificate.keyUsageCritical, certificate.pathLen]).toEqual([true, true, true, undefined]);
+    expect([certificate.isCa, certificate.basicConstraintsCritical, certificate.keyUsageCritical, certificate.pathLen]).toEqual([
+      true,
+      true,
+      true,
+      undefined,
+    ]);
     expect(certificate.subjectText).toBe(`SERIALNUMBER=${certificate.serialNumber},O=SPIFFE,C=US`);
   });
 
   test('X509-15 a path length above forbids what does not fit below', async () => {
     const [top, low, key] = [await newSigningKey(), await newSigningKey(), await newSigningKey()];
     const one = await newRoot(top, 1);
-    const below = (parent: Issuer, pathLen?: number) => issueX509Ca({ issuer: parent, key, trustDomain: td, subject, ...dates, ...(pathLen !== undefined && { pathLen }) });
+    const below = (parent: Issuer, pathLen?: number) =>
+      issueX509Ca({ issuer: parent, key, trustDomain: td, subject, ...dates, ...(pathLen !== undefined && { pathLen }) });
     expect(await refusal(below(one, 1))).toBe('FAILED_PRECONDITION X509_PATH_LEN');
     expect(await refusal(below(one, 0))).toBe('issued');
     const zero = await newRoot(low, 0);
@@ -155,7 +184,12 @@ describe('a signing certificate of ours', () => {
   test('X509-19 X509-52 name constraints are written when asked for, and openssl holds leaves to them', async () => {
     const key = await newSigningKey();
     const bound = await issueX509Ca({ issuer: 'self', key, trustDomain: td, subject, ...dates, permittedUriHosts: ['example.org'] });
-    const leaf = await issueX509Svid({ issuer: { certificate: bound.certificate, key }, spkiDer: spkiDer(leafKey), spiffeId: web, ...dates });
+    const leaf = await issueX509Svid({
+      issuer: { certificate: bound.certificate, key },
+      spkiDer: spkiDer(leafKey),
+      spiffeId: web,
+      ...dates,
+    });
     expect(opensslVerify(leaf.der, bound.der)).toMatch(/: OK$/);
     expect(bound.certificate.nameConstraints?.permitted.uris).toEqual(['example.org']);
   });
@@ -176,7 +210,13 @@ describe('a signing certificate of ours', () => {
   test('a foreign authority without subject key identifier still gets an AKI that names its key', async () => {
     const foreign = await testRoot({ keyIdentifiers: false, uris: [] });
     const certificate = Certificate.parse(foreign.der);
-    const leaf = await issueX509Svid({ issuer: { certificate, key: signingKey(foreign.key) }, spkiDer: spkiDer(leafKey), spiffeId: web, notBeforeMs: NOW_MS, notAfterMs: NOW_MS + 60_000 });
+    const leaf = await issueX509Svid({
+      issuer: { certificate, key: signingKey(foreign.key) },
+      spkiDer: spkiDer(leafKey),
+      spiffeId: web,
+      notBeforeMs: NOW_MS,
+      notAfterMs: NOW_MS + 60_000,
+    });
     expect(leaf.certificate.aki?.equals(keyId(certificate.spkiDer))).toBe(true);
   });
 });
