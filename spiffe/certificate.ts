@@ -276,10 +276,11 @@ export function certificatesFromPem(pem: string | Uint8Array): readonly Certific
     .map((block) => Certificate.parse(block.der));
 }
 
-/** One set per combination of bits: there are few in use, and a set is dear. At most 512 can exist. */
+/** One set per combination of bits: there are few in use, and a set is dear. Nine bits have a meaning, so at most 512 can exist. */
 const USAGES = new Map<number, ReadonlySet<KeyUsage>>();
 
-function usages(bits: number): ReadonlySet<KeyUsage> {
+function usages(all: number): ReadonlySet<KeyUsage> {
+  const bits = all & 0xff80;
   let set = USAGES.get(bits);
   if (!set) {
     set = new Set(KEY_USAGES.filter((_, bit) => bits & (0x8000 >> bit)));

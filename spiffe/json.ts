@@ -50,9 +50,6 @@ function fault(reason: Reason, why: string): SpiffeError {
 const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/y;
 /** An integer of more digits is refused: turning it into a bigint would cost quadratic time. */
 const MAX_DIGITS = 400;
-/** What cannot stand in a string as it is: quotes, escapes, control characters. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to find
-const SPECIAL = /["\\\u0000-\u001f]/g;
 const ESCAPES: ReadonlyMap<string, string> = new Map([
   ['"', '"'],
   ['\\', '\\'],
@@ -168,10 +165,11 @@ class Parser {
     let out = '';
     let from = ++this.#at;
     for (;;) {
-      SPECIAL.lastIndex = from;
-      const found = SPECIAL.exec(text);
-      if (!found) throw this.#syntax('a string has no end');
-      const at = found.index;
+      let at = from;
+      let code = text.charCodeAt(at);
+      while (code >= 0x20 && code !== 0x22 && code !== 0x5c) code = text.charCodeAt(++at);
+      // NaN: behind the last character.
+      if (Number.isNaN(code)) throw this.#syntax('a string has no end');
       out += text.slice(from, at);
       if (text[at] === '"') {
         this.#at = at + 1;

@@ -46,7 +46,7 @@ export function importJwk(jwk: JsonObject): { readonly key: KeyObject; readonly 
     throw fault('BUNDLE_JWK', 'a private or symmetric key where a public key belongs: its owner must replace it');
   let members: { kty: string; crv?: string; x?: string; y?: string; n?: string; e?: string };
   if (kty === 'EC') {
-    if (typeof crv === 'string' && !(crv in COORDINATE_BYTES)) return undefined;
+    if (typeof crv === 'string' && !Object.hasOwn(COORDINATE_BYTES, crv)) return undefined;
     const size = COORDINATE_BYTES[crv as Curve];
     const [x, y] = [base64url(jwk['x']), base64url(jwk['y'])];
     if (size === undefined || x?.length !== size || y?.length !== size) throw fault('BUNDLE_JWK', 'an EC key with malformed crv, x or y');

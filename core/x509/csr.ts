@@ -94,7 +94,7 @@ class ParsedCsr implements Csr {
 
   verifySignature(): void {
     if (!verifySignature(this.#algorithm, this.#signed, this.publicKey, this.#signature)) {
-      throw fail('REQUEST_INVALID', 'failed to verify CSR signature', { reason: 'CSR_SIGNATURE' });
+      throw fail('REQUEST_INVALID', 'invalid CSR signature', { reason: 'CSR_SIGNATURE' });
     }
   }
 }

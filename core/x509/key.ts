@@ -88,12 +88,9 @@ function readPrivateKey(der: Buffer, type: 'pkcs8' | 'sec1' | 'pkcs1'): KeyObjec
   return key;
 }
 
-/** The type that SPIRE's settings would call this key; undefined for one that a key manager can't make (RSA-3072, P-521, Ed25519). */
-export function keyTypeOf(key: KeyObject | Buffer | KeyKind): KeyType | undefined {
-  const kind =
-    'curve' in key || 'bits' in key || !('export' in key || Buffer.isBuffer(key))
-      ? (key as KeyKind)
-      : readSpki(Buffer.isBuffer(key) ? key : spkiDer(key as KeyObject)).kind;
+/** @param key a private or public key, or its SubjectPublicKeyInfo. @returns what SPIRE's settings would call it; undefined for one that a key manager can't make (RSA-3072, P-521, Ed25519). */
+export function keyTypeOf(key: KeyObject | Buffer): KeyType | undefined {
+  const kind = readSpki(Buffer.isBuffer(key) ? key : spkiDer(key)).kind;
   if (kind.type === 'ec') return kind.curve === 'P-256' ? 'ec-p256' : kind.curve === 'P-384' ? 'ec-p384' : undefined;
   if (kind.type === 'rsa') return kind.bits === 2048 ? 'rsa-2048' : kind.bits === 4096 ? 'rsa-4096' : undefined;
   return undefined;

@@ -38,7 +38,7 @@ export function nameDer(subject: Subject): Buffer {
   const add = (oid: Buffer, values: readonly string[] | undefined) => {
     if (!values || values.length === 0) return;
     // DER: a SET OF is sorted by its encodings.
-    rdns.push(der(TAG.set, ...values.map((value) => der(TAG.sequence, oid, text(value))).sort(Buffer.compare)));
+    rdns.push(der(TAG.set, ...values.map((value) => der(TAG.sequence, oid, text(value))).sort((a, b) => a.compare(b))));
   };
   add(OID.country, subject.country);
   add(OID.organization, subject.organization);

@@ -18,7 +18,7 @@ let two: TestCertificate;
 let x509Entry: Record<string, unknown>;
 beforeAll(async () => {
   [one, two] = [await testRoot(), await testRoot({ keyType: 'rsa-2048' })];
-  x509Entry = { use: 'x509-svid', ...(await jose.exportJWK(one.keys.publicKey as never)), x5c: [one.der.toString('base64')] };
+  x509Entry = { use: 'x509-svid', ...(await jose.exportJWK(one.keys.publicKey)), x5c: [one.der.toString('base64')] };
 });
 
 const jwtEntry = { use: 'jwt-svid', kid: 'k1', ...ecJwk };
@@ -200,7 +200,7 @@ describe('a set of bundles', () => {
     const other = TrustDomain.parse('other.org');
     expect(set.get(td)).toBeDefined();
     expect(set.get(other)).toBeUndefined();
-    expect([...set.with(new Bundle(other))].map((bundle) => bundle.trustDomain.name)).toEqual(['example.org', 'other.org']);
+    expect(Array.from(set.with(new Bundle(other)), (bundle) => bundle.trustDomain.name)).toEqual(['example.org', 'other.org']);
     expect(set.without(td).size).toBe(0);
     expect(set.size).toBe(1);
     expect(() => new BundleSet([new Bundle(td), new Bundle(td)])).toThrow(SpiffeError);

@@ -235,7 +235,7 @@ describe('the path of a peer', () => {
 
   test('AMB-2 AMB-12 a root is believed whatever its names and usages are; an expired root is not', async () => {
     for (const options of [{ uris: ['spiffe://example.org/'] }, { uris: [] }, { usages: null }, { uris: ['spiffe://a/b', 'https://x'] }]) {
-      const liberal = await testRoot(options as TestCertificateOptions);
+      const liberal = await testRoot(options);
       expect(verify([await testCertificate({ issuer: liberal })], trust(liberal))).toBe('accepted');
     }
     const expired = await testRoot({ notAfterMs: NOW_MS - 1000 });
