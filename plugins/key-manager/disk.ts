@@ -57,7 +57,11 @@ function read(path: string, text: string): Record<string, string> {
     return file.parse(JSON.parse(text)).keys;
   } catch (cause) {
     // the cause could quote the file: it stays inside
-    throw fail('SETTINGS_INVALID', `${path} is not a key file ({"keys": {"<id>": "<base64>"}}): restore it, or move it away to begin with new keys`, { cause });
+    throw fail(
+      'SETTINGS_INVALID',
+      `${path} is not a key file ({"keys": {"<id>": "<base64>"}}): restore it, or move it away to begin with new keys`,
+      { cause },
+    );
   }
 }
 

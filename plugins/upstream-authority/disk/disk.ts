@@ -25,7 +25,9 @@ export const disk = definePlugin({
   async start(wanted, host): Promise<UpstreamAuthority> {
     const latest = new Latest(await loadIntermediate(wanted, host.trustDomain, host.clock.now()));
     if (wanted.insecure_self_signed_root && latest.value.selfSigned) {
-      host.log.warn('The X.509 authority is a self-signed root from a file: whoever reads that file is this trust domain', { path: wanted.cert_file_path });
+      host.log.warn('The X.509 authority is a self-signed root from a file: whoever reads that file is this trust domain', {
+        path: wanted.cert_file_path,
+      });
     }
     void follow(wanted, host, latest).catch((error: unknown) => {
       if (!isStop(error, host.signal)) host.log.error('Upstream authority files are no longer watched', { error });
@@ -51,16 +53,23 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
   return {
     mode: 'ca-below',
     async mintX509Ca(csrDer, preferredTtlMs) {
-      await refresh(wanted, host, latest).catch((error: unknown) => host.log.warn('Upstream authority files do not fit; going on with the ones before', { error }));
+      await refresh(wanted, host, latest).catch((error: unknown) =>
+        host.log.warn('Upstream authority files do not fit; going on with the ones before', { error }),
+      );
       const { key, chain, roots } = latest.value;
       const [issuer] = chain;
       if (!issuer) throw fail('INTERNAL', 'an upstream authority without a certificate');
       const csr = parseCsr(csrDer);
       csr.verifySignature();
       const id = String(host.trustDomain.id);
-      if (csr.uris.length !== 1 || csr.uris[0] !== id) throw fail('REQUEST_INVALID', `the CSR of a CA must name ${id} and nothing else, saw ${csr.uris.join(', ') || 'no URI'}`);
+      if (csr.uris.length !== 1 || csr.uris[0] !== id)
+        throw fail('REQUEST_INVALID', `the CSR of a CA must name ${id} and nothing else, saw ${csr.uris.join(', ') || 'no URI'}`);
       const now = host.clock.now();
-      if (!issuer.isWithinValidity(now)) throw fail('FAILED_PRECONDITION', `${issuer} is valid from ${iso(issuer.notBeforeMs)} to ${iso(issuer.notAfterMs)}, and it is ${iso(now)}: ask the PKI team for a renewed certificate`);
+      if (!issuer.isWithinValidity(now))
+        throw fail(
+          'FAILED_PRECONDITION',
+          `${issuer} is valid from ${iso(issuer.notBeforeMs)} to ${iso(issuer.notAfterMs)}, and it is ${iso(now)}: ask the PKI team for a renewed certificate`,
+        );
       const { certificate } = await issueX509Ca({
         issuer: { certificate: issuer, key },
         key: { spkiDer: csr.spkiDer },
@@ -69,7 +78,10 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
         notBeforeMs: now - BACKDATE_MS,
         notAfterMs: capNotAfter(issuer, now + preferredTtlMs),
       });
-      return { chainDer: [certificate.raw, ...(latest.value.selfSigned ? [] : chain.map((one) => one.raw))], rootsDer: roots.map((one) => one.raw) };
+      return {
+        chainDer: [certificate.raw, ...(latest.value.selfSigned ? [] : chain.map((one) => one.raw))],
+        rootsDer: roots.map((one) => one.raw),
+      };
     },
     async *roots(signal) {
       let before: string | undefined;
@@ -93,7 +105,10 @@ async function refresh(wanted: DiskSettings, host: Host, latest: Latest<Loaded>)
   const found = await loadIntermediate(wanted, host.trustDomain, host.clock.now());
   if (found.digest === latest.value.digest) return;
   latest.set(found);
-  host.log.info('Upstream authority files changed and were taken over', { path: wanted.cert_file_path, expires_at: new Date(found.notAfterMs) });
+  host.log.info('Upstream authority files changed and were taken over', {
+    path: wanted.cert_file_path,
+    expires_at: new Date(found.notAfterMs),
+  });
 }
 
 async function follow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Promise<never> {
@@ -141,6 +156,7 @@ function remind(host: Host, { notBeforeMs, notAfterMs, digest }: Loaded, reminde
   void digest;
   const left = (notAfterMs - host.clock.now()) / (notAfterMs - notBeforeMs);
   const passed = REMIND_AT.filter((part) => left <= part).length;
-  if (passed > reminded) host.log.warn('The upstream intermediate has no successor yet: ask the PKI team for one', { expires_at: new Date(notAfterMs) });
+  if (passed > reminded)
+    host.log.warn('The upstream intermediate has no successor yet: ask the PKI team for one', { expires_at: new Date(notAfterMs) });
   return passed;
 }

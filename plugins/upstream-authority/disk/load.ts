@@ -30,23 +30,35 @@ export interface Loaded {
 /** Throws SETTINGS_INVALID. */
 export async function loadIntermediate(settings: DiskSettings, trustDomain: TrustDomain, nowMs: number): Promise<Loaded> {
   if (!settings.insecure_key_file_mode) await checkPrivate(settings.key_file_path, ', or set insecure_key_file_mode = true');
-  const [certPem, keyPem, bundlePem] = await Promise.all([read(settings.cert_file_path), read(settings.key_file_path), settings.bundle_file_path && read(settings.bundle_file_path)]);
+  const [certPem, keyPem, bundlePem] = await Promise.all([
+    read(settings.cert_file_path),
+    read(settings.key_file_path),
+    settings.bundle_file_path && read(settings.bundle_file_path),
+  ]);
   const chain = certificates(settings.cert_file_path, certPem);
   const [issuing] = chain;
-  if (!issuing) throw fault(`${settings.cert_file_path} holds no certificate: it must hold the issuing certificate, then its issuers up to but without the root`);
+  if (!issuing)
+    throw fault(
+      `${settings.cert_file_path} holds no certificate: it must hold the issuing certificate, then its issuers up to but without the root`,
+    );
 
   const privateKey = under(settings.key_file_path, () => parsePrivateKeyPem(keyPem));
   const type = keyTypeOf(privateKey);
   if (!type) throw fault(`${settings.key_file_path}: a key of a type that is not taken (ec-p256, ec-p384, rsa-2048 and rsa-4096 are)`);
   if (!createPublicKey(privateKey).export({ type: 'spki', format: 'der' }).equals(issuing.spkiDer)) {
-    throw fault(`the key in ${settings.key_file_path} does not match ${issuing} in ${settings.cert_file_path}: ask the PKI team which key belongs to it`);
+    throw fault(
+      `the key in ${settings.key_file_path} does not match ${issuing} in ${settings.cert_file_path}: ask the PKI team which key belongs to it`,
+    );
   }
 
   const selfSigned = isSelfSigned(issuing);
   if (selfSigned && !settings.insecure_self_signed_root) {
-    throw fault(`${issuing} is a self-signed root: ask the PKI team for an intermediate, or set insecure_self_signed_root = true if this file shall be the root of ${trustDomain}`);
+    throw fault(
+      `${issuing} is a self-signed root: ask the PKI team for an intermediate, or set insecure_self_signed_root = true if this file shall be the root of ${trustDomain}`,
+    );
   }
-  if (!bundlePem && !selfSigned) throw fault('bundle_file_path is missing: it must name the roots that the chain in cert_file_path leads to');
+  if (!bundlePem && !selfSigned)
+    throw fault('bundle_file_path is missing: it must name the roots that the chain in cert_file_path leads to');
   const roots = bundlePem && settings.bundle_file_path ? certificates(settings.bundle_file_path, bundlePem) : [issuing];
   if (roots.length === 0) throw fault(`${settings.bundle_file_path} holds no certificate`);
 
@@ -57,7 +69,11 @@ export async function loadIntermediate(settings: DiskSettings, trustDomain: Trus
     selfSigned,
     notBeforeMs: issuing.notBeforeMs,
     notAfterMs: Math.min(...chain.map((one) => one.notAfterMs)),
-    digest: createHash('sha256').update(issuing.sha256).update(chain.map((one) => one.sha256).join()).update(roots.map((one) => one.sha256).join()).digest('hex'),
+    digest: createHash('sha256')
+      .update(issuing.sha256)
+      .update(chain.map((one) => one.sha256).join())
+      .update(roots.map((one) => one.sha256).join())
+      .digest('hex'),
   };
   await tryOut(loaded, settings, trustDomain, nowMs);
   return loaded;
@@ -97,17 +113,22 @@ const ADVICE: Readonly<Record<string, string>> = {
 /** Issues an SVID (and a CA, if we shall make one) with keys that are thrown away, and verifies it as any peer would: no rule is written twice. */
 async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: TrustDomain, nowMs: number): Promise<void> {
   const [issuing] = loaded.chain;
-  if (!issuing) throw fault(`${settings.cert_file_path} holds only what ${settings.bundle_file_path} holds too: it must begin with the intermediate`);
-  if (!issuing.isCa) throw fault(`${issuing} is no CA certificate (basic constraints CA:FALSE): ask the PKI team for an intermediate CA with keyCertSign`);
-  if (issuing.keyUsage && !issuing.keyUsage.has('keyCertSign')) throw fault(`${issuing} lacks the key usage keyCertSign: ask the PKI team for an intermediate CA with it`);
+  if (!issuing)
+    throw fault(`${settings.cert_file_path} holds only what ${settings.bundle_file_path} holds too: it must begin with the intermediate`);
+  if (!issuing.isCa)
+    throw fault(`${issuing} is no CA certificate (basic constraints CA:FALSE): ask the PKI team for an intermediate CA with keyCertSign`);
+  if (issuing.keyUsage && !issuing.keyUsage.has('keyCertSign'))
+    throw fault(`${issuing} lacks the key usage keyCertSign: ask the PKI team for an intermediate CA with it`);
   if (!settings.sign_directly && issuing.pathLen === 0) {
     throw fault(
       `${issuing} has pathlen:0 and allows no CA below it: set sign_directly = true so that SVIDs are signed with it, or ask the PKI team for an intermediate with pathlen:1 or more`,
     );
   }
   const times = { notBeforeMs: Math.max(nowMs - 1000, issuing.notBeforeMs), notAfterMs: Math.min(nowMs + 60_000, issuing.notAfterMs) };
-  if (nowMs < issuing.notBeforeMs) throw fault(`${issuing} is not valid before ${new Date(issuing.notBeforeMs).toISOString()}: ${ADVICE['X509_ISSUER_NOT_YET_VALID']}`);
-  if (!issuing.isWithinValidity(nowMs)) throw fault(`${issuing} expired at ${new Date(issuing.notAfterMs).toISOString()}: ${ADVICE['X509_ISSUER_EXPIRED']}`);
+  if (nowMs < issuing.notBeforeMs)
+    throw fault(`${issuing} is not valid before ${new Date(issuing.notBeforeMs).toISOString()}: ${ADVICE['X509_ISSUER_NOT_YET_VALID']}`);
+  if (!issuing.isWithinValidity(nowMs))
+    throw fault(`${issuing} expired at ${new Date(issuing.notAfterMs).toISOString()}: ${ADVICE['X509_ISSUER_EXPIRED']}`);
   try {
     const chain = [...loaded.chain];
     let issuer: Issuer = { certificate: issuing, key: loaded.key };
@@ -117,16 +138,25 @@ async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: Trust
       issuer = { certificate, key };
       chain.unshift(certificate);
     }
-    const { certificate } = await issueX509Svid({ issuer, spkiDer: spkiDer(generateEcKey()), spiffeId: SpiffeId.of(trustDomain, '/trial'), ...times });
+    const { certificate } = await issueX509Svid({
+      issuer,
+      spkiDer: spkiDer(generateEcKey()),
+      spiffeId: SpiffeId.of(trustDomain, '/trial'),
+      ...times,
+    });
     const bundle = X509Bundle.fromDer(trustDomain, Buffer.concat(loaded.roots.map((one) => one.raw)));
     verifyX509Svid([certificate, ...(loaded.selfSigned ? chain.slice(0, -1) : chain)], bundle, { nowMs });
   } catch (cause) {
     if (!(cause instanceof SpiffeError)) throw cause;
-    const advice = ADVICE[cause.reason ?? ''] ?? (cause.reason === 'X509_PATH_LEN' ? pathLenAdvice(settings) : 'ask the PKI team for an intermediate CA without it');
+    const advice =
+      ADVICE[cause.reason ?? ''] ??
+      (cause.reason === 'X509_PATH_LEN' ? pathLenAdvice(settings) : 'ask the PKI team for an intermediate CA without it');
     throw fail('SETTINGS_INVALID', `${settings.cert_file_path} cannot issue for ${trustDomain}: ${cause.message}; ${advice}`, { cause });
   }
 }
 
 function pathLenAdvice({ sign_directly }: DiskSettings): string {
-  return sign_directly ? 'ask the PKI team for a chain whose path lengths allow it' : 'set sign_directly = true, or ask the PKI team for path lengths that allow one more CA';
+  return sign_directly
+    ? 'ask the PKI team for a chain whose path lengths allow it'
+    : 'set sign_directly = true, or ask the PKI team for path lengths that allow one more CA';
 }
