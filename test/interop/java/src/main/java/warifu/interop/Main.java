@@ -301,7 +301,8 @@ public final class Main {
 
   private static SSLContext tls(Request request, DefaultX509Source source) throws Exception {
     String peer = request.text("peer");
-    var options = SslContextOptions.builder().x509Source(source);
+    // java-spiffe's own default is TLS 1.2
+    var options = SslContextOptions.builder().x509Source(source).sslProtocol("TLSv1.3");
     return SpiffeSslContextFactory.getSslContext(
         (peer.isEmpty() ? options.acceptAnySpiffeId() : options.acceptedSpiffeIdsSupplier(() -> Set.of(SpiffeId.parse(peer)))).build());
   }
