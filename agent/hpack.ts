@@ -30,7 +30,7 @@ const EOS = 256;
 const TREE = huffmanTree();
 
 function huffmanTree(): Int32Array {
-  const lengths = [...HUFFMAN_LENGTHS].map((digit) => Number.parseInt(digit, 36));
+  const lengths = Array.from(HUFFMAN_LENGTHS, (digit) => Number.parseInt(digit, 36));
   const tree = new Int32Array(2 * lengths.length);
   let nodes = 1;
   let code = 0;

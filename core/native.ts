@@ -14,10 +14,10 @@ export interface PeerCredentials {
 }
 
 interface Native {
-  getsockopt(fd: number, level: number, name: number, value: Buffer, length: [number]): number;
-  pidfdOpen(number: number, pid: number, flags: number): number;
-  poll(fds: Buffer, count: number, timeoutMs: number): number;
-  errno(): number;
+  readonly getsockopt: (fd: number, level: number, name: number, value: Buffer, length: [number]) => number;
+  readonly pidfdOpen: (number: number, pid: number, flags: number) => number;
+  readonly poll: (fds: Buffer, count: number, timeoutMs: number) => number;
+  readonly errno: () => number;
 }
 
 const SOL_SOCKET = 1;

@@ -15,7 +15,7 @@ let http2: Http2Server;
 let server: Server;
 let clock: Clock;
 /** What became of each connection. */
-let handed: ('native' | 'repaired' | string)[];
+let handed: string[];
 let heard: { authority: string | undefined; path: string | undefined; extra: string | undefined; body: number }[];
 
 beforeEach(async () => {

@@ -1,0 +1,139 @@
+/** Who a caller is, as selectors: asked of every workload attestor, and believed only if the process was the same before and after. */
+import { fail } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { isAlive } from '../core/native.ts';
+import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
+import type { Peer } from '../core/rpc-types.ts';
+import { type Selector, selectorKey } from '../core/selector.ts';
+import type { Clock } from '../spiffe/clock.ts';
+import { type ProcessState, readProcess, sameProcess } from './process.ts';
+
+/** A caller on a UNIX socket. */
+export type Caller = Extract<Peer, { kind: 'process' }>;
+
+export interface Attested {
+  /** Sorted, each once. */
+  readonly selectors: readonly Selector[];
+  /** Equal exactly when the selectors are. */
+  readonly key: string;
+  /** What the process was while the attestors looked. */
+  readonly process: ProcessState;
+}
+
+export interface AttestorOptions {
+  /** By the name that its selectors' type becomes. */
+  readonly attestors: ReadonlyMap<string, WorkloadAttestor>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Of one attestor. Default 10 s. */
+  readonly timeoutMs?: number;
+}
+
+/** How long an answer stands for the same connection, start time and executable. */
+const KEPT_MS = 1_000;
+/** SPIRE's words: its clients' logs are searched for them. */
+const FAILED = 'workload attestation failed';
+
+interface Kept {
+  readonly attested: Promise<Attested>;
+  readonly process: ProcessState;
+  readonly atMs: number;
+}
+
+export class CallerAttestor {
+  readonly #options: AttestorOptions;
+  /** By connection, whose pidfd names one process for its life. */
+  readonly #kept = new WeakMap<object, Kept>();
+
+  constructor(options: AttestorOptions) {
+    this.#options = options;
+  }
+
+  /** Throws UNAVAILABLE when nobody can tell: the process is gone or changed meanwhile, or every attestor failed. No facts is an empty list. */
+  async attest(caller: Caller, signal: AbortSignal): Promise<Attested> {
+    const now = this.look(caller);
+    const kept = this.#kept.get(caller.connection);
+    const age = kept ? this.#options.clock.monotonic() - kept.atMs : 0;
+    let attested = kept?.attested;
+    if (!kept || !attested || age >= KEPT_MS || !sameProcess(kept.process, now)) {
+      attested = this.#attest(caller, now);
+      this.#kept.set(caller.connection, { attested, process: now, atMs: this.#options.clock.monotonic() });
+      // a failure is nobody's to keep
+      attested.catch(() => this.#kept.delete(caller.connection));
+    }
+    return until(attested, signal);
+  }
+
+  /** The process as it is now. Throws UNAVAILABLE when it is gone, or no longer runs under the ids that it connected with. */
+  look(caller: Caller): ProcessState {
+    const state = readProcess(caller.pid);
+    // only now that it was read: what was read belongs to the process that the pidfd names if that one still lives
+    if (!isAlive(caller.pidfd)) throw fail('UNAVAILABLE', FAILED, { cause: new Error(`process ${caller.pid} ended`) });
+    if (state.uid !== caller.uid || state.gid !== caller.gid) {
+      this.#options.log.warn('Caller runs under other ids than it connected with', { pid: caller.pid, uid: state.uid, gid: state.gid });
+      throw fail('UNAVAILABLE', FAILED, { cause: new Error(`process ${caller.pid} changed its ids`) });
+    }
+    return state;
+  }
+
+  async #attest(caller: Caller, first: ProcessState): Promise<Attested> {
+    let before = first;
+    for (let tries = 0; tries < 2; tries++) {
+      const selectors = await this.#ask(caller);
+      const after = this.look(caller);
+      if (sameProcess(before, after)) return { selectors, key: selectors.map(selectorKey).join('\n'), process: after };
+      before = after;
+    }
+    this.#options.log.warn('Caller changed while it was attested', { pid: caller.pid });
+    throw fail('UNAVAILABLE', FAILED);
+  }
+
+  /** All side by side; those that fail are logged and the others count, as in SPIRE. */
+  async #ask({ pid, uid, gid }: Caller): Promise<readonly Selector[]> {
+    const { attestors, log } = this.#options;
+    const all = await Promise.allSettled(
+      Array.from(attestors, async ([type, attestor]) => {
+        const values = await this.#bounded((signal) => attestor.attest({ pid, uid, gid }, signal));
+        return values.map((value): Selector => ({ type, value }));
+      }),
+    );
+    const names = [...attestors.keys()];
+    const found = new Map<string, Selector>();
+    for (const [index, one] of all.entries()) {
+      if (one.status === 'fulfilled') for (const selector of one.value) found.set(selectorKey(selector), selector);
+      else log.error('Failed to collect all selectors for PID', { pid, plugin: names[index] ?? '', error: one.reason });
+    }
+    if (all.length > 0 && all.every((one) => one.status === 'rejected')) throw fail('UNAVAILABLE', FAILED);
+    return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, selector]) => selector);
+  }
+
+  async #bounded<T>(ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { clock, timeoutMs = 10_000 } = this.#options;
+    const stop = new AbortController();
+    const answer = ask(stop.signal);
+    const late = clock.sleep(timeoutMs, stop.signal, { ref: false }).then(
+      () => {
+        throw fail('DEADLINE_EXCEEDED', `the attestor took longer than ${timeoutMs} ms`);
+      },
+      // stopped: the answer is there
+      () => new Promise<never>(() => {}),
+    );
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      stop.abort(fail('DEADLINE_EXCEEDED', `the attestor took longer than ${timeoutMs} ms`));
+      answer.catch(() => {});
+    }
+  }
+}
+
+/** The promise, or the signal's reason if that comes first; the work goes on for whoever else waits for it. */
+export function until<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    return undefined;
+  });
+}
