@@ -1,33 +1,30 @@
 /** What the two daemons share: signals, the file mode of what they make, the end. */
-import { isStop } from '../core/tasks.ts';
 import type { Log } from '../core/log.ts';
+import { isStop } from '../core/tasks.ts';
+import { Latest } from '../spiffe/latest.ts';
 
 export interface Signals {
   /** Aborts on the first SIGTERM or SIGINT: finish what was begun, then end. */
   readonly stop: AbortSignal;
-  /** Calls `reload` on SIGUSR1 and `reopen` on SIGUSR2; before that, both do nothing. */
-  handle(reload: () => void, reopen: () => void): void;
+  /** Counts SIGUSR1: plugins' files are to be read again. */
+  readonly reloads: Latest<number>;
+  /** Counts SIGUSR2: the log file is to be opened again. */
+  readonly reopens: Latest<number>;
 }
 
 /** Installs the handlers. A second SIGTERM or SIGINT ends the process at once with exit code 1: what was answered is on disk. */
-export function watchSignals(onStop: (name: string) => void): Signals {
+export function watchSignals(): Signals {
   const stop = new AbortController();
-  let [reload, reopen] = [() => {}, () => {}];
+  const [reloads, reopens] = [new Latest(0), new Latest(0)];
   const end = (name: NodeJS.Signals) => {
     if (stop.signal.aborted) process.exit(1);
-    onStop(name);
     stop.abort(new Error(`stopped by ${name}`));
   };
   process.on('SIGTERM', end);
   process.on('SIGINT', end);
-  process.on('SIGUSR1', () => reload());
-  process.on('SIGUSR2', () => reopen());
-  return {
-    stop: stop.signal,
-    handle(onReload, onReopen) {
-      [reload, reopen] = [onReload, onReopen];
-    },
-  };
+  process.on('SIGUSR1', () => reloads.set(reloads.value + 1));
+  process.on('SIGUSR2', () => reopens.set(reopens.value + 1));
+  return { stop: stop.signal, reloads, reopens };
 }
 
 /** At least 027, as SPIRE: nothing that we make is written by a group or read by others, unless its mode says so. */
@@ -43,6 +40,8 @@ export function tightenUmask(): number | undefined {
 
 /** Runs a daemon to its end and gives the exit code; says in the log how it ended. */
 export async function runToEnd(name: 'Server' | 'Agent', stop: AbortSignal, log: Log, run: () => Promise<void>): Promise<number> {
+  const before = tightenUmask();
+  if (before !== undefined) log.warn(`Current umask ${octal(before)} is too permissive; setting umask ${octal(before | UMASK)}`);
   try {
     await run();
   } catch (error) {
@@ -53,4 +52,8 @@ export async function runToEnd(name: 'Server' | 'Agent', stop: AbortSignal, log:
   }
   log.info(`${name} stopped gracefully`);
   return 0;
+}
+
+function octal(mask: number): string {
+  return `0${mask.toString(8).padStart(3, '0')}`;
 }

@@ -1,8 +1,8 @@
 /** The command line: finds the command that was typed, loads its file and nothing else, runs it, gives the exit code. */
-import { readFileSync } from 'node:fs';
 import { systemClock } from '../spiffe/clock.ts';
 import { childrenOf, findLeaf, GROUPS } from './commands.ts';
 import type { Terminal } from './terminal.ts';
+import { version } from './version.ts';
 
 /** Called by cli/warifu.mjs. */
 export async function start(): Promise<void> {
@@ -75,20 +75,4 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     `unknown command ${JSON.stringify(words.join(' '))}${near === undefined ? '' : `; did you mean ${JSON.stringify(['warifu', ...words.slice(0, known), near].join(' '))}?`}\n\n${help()}`,
   );
   return 1;
-}
-
-/** Of the package that we are in: one level up from the sources, two from what was built. */
-export function version(): string {
-  for (const place of ['../package.json', '../../package.json']) {
-    try {
-      const { name, version: found } = JSON.parse(readFileSync(new URL(place, import.meta.url), 'utf8')) as {
-        name?: string;
-        version?: string;
-      };
-      if (name === 'warifu' && found !== undefined) return found;
-    } catch {
-      // not there: the next place
-    }
-  }
-  return 'unknown';
 }

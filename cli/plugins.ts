@@ -1,16 +1,9 @@
 /** The `plugins` block of a settings file matched with the plugins that there are: each block's data read by its plugin's own schema. */
-import { fail } from '../core/errors.ts';
 import { nearest } from '../core/nearest.ts';
-import type { Host, Kind, Kinds, Plugin } from '../core/plugin/plugin.ts';
+import type { Kind, Plugin } from '../core/plugin/plugin.ts';
+import type { ReadyPlugin } from '../core/plugin/ready.ts';
 import { type Fault, faultsOf, type PluginBlock, readSettings } from '../core/schema.ts';
 import { readSettingsFile, type SettingsFile } from '../core/settings-file.ts';
-
-/** A plugin with the settings that it was given, not started yet. */
-export interface ReadyPlugin<K extends Kind = Kind> {
-  readonly kind: K;
-  readonly name: string;
-  start(host: Host): Promise<Kinds[K]>;
-}
 
 /** Which kind a type of the settings file is in one of the programs, and how many of it there must be. */
 export interface PluginType {
@@ -45,7 +38,12 @@ export interface LoadedPlugins {
 }
 
 /** @param file the file that `blocks` was read from, for places. `blocks` that are not enabled are only checked for their names. */
-export async function loadPlugins(types: PluginTypes, shipped: readonly Plugin[], blocks: readonly PluginBlock[], file: SettingsFile): Promise<LoadedPlugins> {
+export async function loadPlugins(
+  types: PluginTypes,
+  shipped: readonly Plugin[],
+  blocks: readonly PluginBlock[],
+  file: SettingsFile,
+): Promise<LoadedPlugins> {
   const faults: Fault[] = [];
   const ready: ReadyPlugin[] = [];
   for (const [index, block] of blocks.entries()) {
@@ -63,12 +61,20 @@ export async function loadPlugins(types: PluginTypes, shipped: readonly Plugin[]
     const ofKind = shipped.filter((one) => one.kind === type.kind);
     const plugin = ofKind.find((one) => one.name === block.name);
     if (!plugin) {
-      blame(`there is no such ${block.type}${meant(block.name, ofKind.map(({ name }) => name))}; there are: ${ofKind.map(({ name }) => name).join(', ') || 'none'}`);
+      blame(
+        `there is no such ${block.type}${meant(
+          block.name,
+          ofKind.map(({ name }) => name),
+        )}; there are: ${ofKind.map(({ name }) => name).join(', ') || 'none'}`,
+      );
       continue;
     }
     if (!block.enabled) continue;
     try {
-      const data = block.plugin_data_file === undefined ? file.part(['plugins', index, 'plugin_data']) : await readSettingsFile(block.plugin_data_file, { hint: 'plugin_data_file' });
+      const data =
+        block.plugin_data_file === undefined
+          ? file.part(['plugins', index, 'plugin_data'])
+          : await readSettingsFile(block.plugin_data_file, { hint: 'plugin_data_file' });
       const settings = readSettings(plugin.settings, data, `${labelOf(block)}.plugin_data`);
       ready.push({ kind: plugin.kind, name: plugin.name, start: (host) => plugin.start(settings, host) });
     } catch (error) {
@@ -81,21 +87,13 @@ export async function loadPlugins(types: PluginTypes, shipped: readonly Plugin[]
     const count = blocks.filter((block) => block.type === name && block.enabled).length;
     if (count >= least && count <= most) continue;
     const wanted = least === most ? `exactly ${least}` : count < least ? `at least ${least}` : `at most ${most}`;
-    faults.push({ place: file.name, path: 'plugins', message: `plugin type ${JSON.stringify(name)} constraint not satisfied: expected ${wanted} but got ${count}` });
+    faults.push({
+      place: file.name,
+      path: 'plugins',
+      message: `plugin type ${JSON.stringify(name)} constraint not satisfied: expected ${wanted} but got ${count}`,
+    });
   }
   return { ready, faults };
-}
-
-/** Those of one kind, in the file's order. */
-export function readyOf<K extends Kind>(ready: readonly ReadyPlugin[], kind: K): readonly ReadyPlugin<K>[] {
-  return ready.filter((one): one is ReadyPlugin<K> => one.kind === kind);
-}
-
-/** The only one of a kind that there must be one of. Throws SETTINGS_INVALID. */
-export function readyOne<K extends Kind>(ready: readonly ReadyPlugin[], kind: K): ReadyPlugin<K> {
-  const [one] = readyOf(ready, kind);
-  if (one) return one;
-  throw fail('SETTINGS_INVALID', `no plugin of kind ${kind}`);
 }
 
 function labelOf({ type, name }: PluginBlock): string {

@@ -1,10 +1,11 @@
 /** Settings of a daemon: its file, with the command line's flags on top, read whole or refused with every fault at once. */
 import type { ZodType } from 'zod';
 import type { Plugin } from '../core/plugin/plugin.ts';
+import type { ReadyPlugin } from '../core/plugin/ready.ts';
 import { type Fault, faultsOf, invalid, type PluginBlock, readSettings } from '../core/schema.ts';
 import { readSettingsFile, type SettingsFile } from '../core/settings-file.ts';
-import type { Path } from '../core/settings-value.ts';
-import { type LoadedPlugins, loadPlugins, type PluginTypes, type ReadyPlugin } from './plugins.ts';
+import { isObject, type Path } from '../core/settings-value.ts';
+import { type LoadedPlugins, loadPlugins, type PluginTypes } from './plugins.ts';
 import type { Terminal } from './terminal.ts';
 
 /** What the flags say: each that was given, the setting it stands for, its value. */
@@ -13,6 +14,20 @@ export interface Override {
   readonly flag: string;
   readonly path: Path;
   readonly value: string | number | boolean;
+}
+
+/** The overrides that a command line makes. `settings`: flag → the setting it stands for. */
+export function overridesOf(
+  settings: Readonly<Record<string, Path>>,
+  values: Readonly<Record<string, unknown>>,
+  given: ReadonlySet<string>,
+): Override[] {
+  return Object.entries(settings).flatMap(([name, path]) => {
+    const value = values[name];
+    if (!given.has(name) || (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean')) return [];
+    // as in SPIRE: an empty text, a zero and a switch that is off say nothing, and the file counts
+    return value === '' || value === 0 || value === false ? [] : [{ flag: `-${name}`, path, value }];
+  });
 }
 
 export interface SettingsSource {
@@ -59,9 +74,17 @@ export async function loadSettings<S extends { readonly plugins: readonly Plugin
   return { settings, plugins: loaded.ready, file };
 }
 
-/** The plugin blocks of a file whose other parts are at fault; those that are at fault themselves are left out. */
+/** The plugin blocks of a file that is at fault somewhere: as much of each as can be told. */
 function blocksOf(file: SettingsFile): readonly PluginBlock[] {
   const listed = file.value['plugins'];
   if (!Array.isArray(listed)) return [];
-  return listed.map((block: unknown) => ({ enabled: true, plugin_data: {}, ...(block as Omit<PluginBlock, 'enabled' | 'plugin_data'>) }));
+  return listed.filter(isObject).map((block) => ({
+    type: String(block['type']),
+    name: String(block['name']),
+    position: String(block['position']),
+    enabled: block['enabled'] !== false,
+    plugin_data: {},
+    ...(typeof block['plugin_data_file'] === 'string' && { plugin_data_file: block['plugin_data_file'] }),
+    ...(typeof block['plugin_cmd'] === 'string' && { plugin_cmd: block['plugin_cmd'] }),
+  }));
 }

@@ -34,7 +34,7 @@ export function durationOf({ minMs = 0, maxMs = Number.MAX_SAFE_INTEGER }: { min
             ? `must be at most ${formatDuration(maxMs)}`
             : undefined;
     if (fault === undefined && typeof ms === 'number') return ms;
-    context.addIssue({ code: 'custom', message: fault ?? '', input: written });
+    context.addIssue({ code: 'custom', message: fault ?? '', input: written, params: { said: fault?.startsWith(written) } });
     return z.NEVER;
   });
 }

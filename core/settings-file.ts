@@ -15,16 +15,19 @@ export class SettingsFile {
   readonly name: string;
   readonly value: PlainObject;
   readonly #places: Places;
+  /** Where the whole of it was said. */
+  readonly #base: Place;
 
-  constructor(name: string, value: PlainObject, places: Places) {
+  constructor(name: string, value: PlainObject, places: Places, base: Place = { source: name, line: 0, column: 0 }) {
     this.name = name;
     this.value = value;
     this.#places = places;
+    this.#base = base;
   }
 
   /** The place of the value at `path`, or of the nearest thing around it that has one. */
   positionOf(path: Path): Place {
-    let place: Place = { source: this.name, line: 0, column: 0 };
+    let place = this.#base;
     let value: Plain | undefined = this.value;
     for (const key of path) {
       if (typeof value !== 'object' || value === null || value instanceof Literal) break;
@@ -50,7 +53,7 @@ export class SettingsFile {
 
   /** The same file with other values of it on top, or reshaped. */
   with(value: PlainObject): SettingsFile {
-    return new SettingsFile(this.name, value, this.#places);
+    return new SettingsFile(this.name, value, this.#places, this.#base);
   }
 
   /** The file with `value` at `path` instead of what it says there; `source` (a flag's name) is blamed for it. */
@@ -71,7 +74,7 @@ export class SettingsFile {
     let value: Plain | undefined = this.value;
     for (const key of path)
       value = typeof value === 'object' && value !== null ? (value as Readonly<Record<string, Plain>>)[key] : undefined;
-    return this.with(isObject(value) ? value : {});
+    return new SettingsFile(this.name, isObject(value) ? value : {}, this.#places, this.positionOf(path));
   }
 }
 
@@ -86,7 +89,7 @@ export function formatOf(name: string): Format {
 
 /**
  * Reads the file at `path`. With `lookup`, `$NAME` and `${NAME}` in its raw text become what `lookup` says first (`-expandEnv`).
- * Throws SETTINGS_INVALID when there is none (`hint` then says which flag names one), when it is too large, or no text of its format.
+ * Throws SETTINGS_INVALID when there is none (`hint` then says what names one; default: the -config flag), when it is too large, or no text of its format.
  */
 export async function readSettingsFile(
   path: string,
@@ -100,7 +103,7 @@ export async function readSettingsFile(
   } catch (error) {
     if (isCoded(error)) throw error;
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
-      throw fail('SETTINGS_INVALID', `could not find config file ${resolve(path)}: please use the ${options.hint ?? '-config'} flag`, {
+      throw fail('SETTINGS_INVALID', `could not find config file ${resolve(path)}: please use ${options.hint ?? 'the -config flag'}`, {
         cause: error,
       });
     }

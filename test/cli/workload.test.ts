@@ -25,7 +25,15 @@ const issuer = await testCertificate({ issuer: root, ca: true });
 const leaf = await testCertificate({ issuer, uris: ['spiffe://example.org/web'] });
 const otherRoot = await testRoot({ uris: ['spiffe://other.test'] });
 const answer: X509SVIDResponse = {
-  svids: [{ spiffeId: 'spiffe://example.org/web', x509Svid: Buffer.concat([leaf.der, issuer.der]), x509SvidKey: leaf.key.export({ type: 'pkcs8', format: 'der' }), bundle: root.der, hint: 'internal' }],
+  svids: [
+    {
+      spiffeId: 'spiffe://example.org/web',
+      x509Svid: Buffer.concat([leaf.der, issuer.der]),
+      x509SvidKey: leaf.key.export({ type: 'pkcs8', format: 'der' }),
+      bundle: root.der,
+      hint: 'internal',
+    },
+  ],
   crl: [],
   federatedBundles: { 'spiffe://z.test': otherRoot.der, 'spiffe://other.test': otherRoot.der },
 };
@@ -40,7 +48,12 @@ function workloadApi(svids: X509SVIDResponse, seen: unknown[] = []) {
     },
     async fetchJWTSVID(request) {
       seen.push(request);
-      return { svids: [{ spiffeId: 'spiffe://example.org/web', svid: 'a.b.c', hint: '' }, { spiffeId: 'spiffe://example.org/x', svid: 'd.e.f', hint: 'external' }] };
+      return {
+        svids: [
+          { spiffeId: 'spiffe://example.org/web', svid: 'a.b.c', hint: '' },
+          { spiffeId: 'spiffe://example.org/x', svid: 'd.e.f', hint: 'external' },
+        ],
+      };
     },
     async *fetchJWTBundles() {
       yield { bundles: { 'spiffe://z.test': Buffer.from('{"keys":[]}'), 'spiffe://example.org': Buffer.from('{"keys":[]}') } };
@@ -54,7 +67,8 @@ function workloadApi(svids: X509SVIDResponse, seen: unknown[] = []) {
   });
 }
 
-const validity = (what: string, from = '2026-06-01 11:59:50', to = '2026-06-01 13:00:00') => `${what} Valid After:\t${from} +0000 UTC\n${what} Valid Until:\t${to} +0000 UTC\n`;
+const validity = (what: string, from = '2026-06-01 11:59:50', to = '2026-06-01 13:00:00') =>
+  `${what} Valid After:\t${from} +0000 UTC\n${what} Valid Until:\t${to} +0000 UTC\n`;
 /** The validity of the test's certificates does not matter here, their lines do. */
 const timeless = (text: string) => text.replace(/\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2} \+0000 UTC/g, 'T');
 
@@ -89,7 +103,9 @@ Writing federated bundle #1 for trust domain spiffe://z.test to file ${folder}/f
     });
     expect((await readFile(join(folder, 'svid.0.pem'), 'utf8')).match(/BEGIN CERTIFICATE/g)).toHaveLength(2);
     expect(await readFile(join(folder, 'svid.0.key'), 'utf8')).toBe(leaf.key.export({ type: 'pkcs8', format: 'pem' }));
-    expect([(await stat(join(folder, 'svid.0.key'))).mode & 0o777, (await stat(join(folder, 'svid.0.pem'))).mode & 0o777]).toEqual([0o600, 0o644]);
+    expect([(await stat(join(folder, 'svid.0.key'))).mode & 0o777, (await stat(join(folder, 'svid.0.pem'))).mode & 0o777]).toEqual([
+      0o600, 0o644,
+    ]);
   });
 
   test('as JSON gives the answer as it came', async () => {
@@ -98,18 +114,38 @@ Writing federated bundle #1 for trust domain spiffe://z.test to file ${folder}/f
     expect(JSON.parse(stdout)).toEqual({
       crl: [],
       federated_bundles: { 'spiffe://other.test': otherRoot.der.toString('base64'), 'spiffe://z.test': otherRoot.der.toString('base64') },
-      svids: [{ bundle: root.der.toString('base64'), hint: 'internal', spiffe_id: 'spiffe://example.org/web', x509_svid: Buffer.concat([leaf.der, issuer.der]).toString('base64'), x509_svid_key: answer.svids[0]?.x509SvidKey.toString('base64') }],
+      svids: [
+        {
+          bundle: root.der.toString('base64'),
+          hint: 'internal',
+          spiffe_id: 'spiffe://example.org/web',
+          x509_svid: Buffer.concat([leaf.der, issuer.der]).toString('base64'),
+          x509_svid_key: answer.svids[0]?.x509SvidKey.toString('base64'),
+        },
+      ],
     });
   });
 
   const [svid] = answer.svids;
   const bad: readonly [what: string, answer: X509SVIDResponse, words: RegExp][] = [
     ['no SVIDs', { ...answer, svids: [] }, /^workload response contains no svids\n/],
-    ['another root', { ...answer, svids: svid ? [{ ...svid, bundle: otherRoot.der }] : [] }, /^"spiffe:\/\/example\.org\/web" SVID failed verification against bundle: /],
+    [
+      'another root',
+      { ...answer, svids: svid ? [{ ...svid, bundle: otherRoot.der }] : [] },
+      /^"spiffe:\/\/example\.org\/web" SVID failed verification against bundle: /,
+    ],
     ['no root', { ...answer, svids: svid ? [{ ...svid, bundle: Buffer.alloc(0) }] : [] }, /no certificates in trust bundle\n/],
-    ['a broken certificate', { ...answer, svids: svid ? [{ ...svid, x509Svid: Buffer.from('x') }] : [] }, /^failed to parse svid entry 0 for spiffe id "spiffe:\/\/example\.org\/web": /],
+    [
+      'a broken certificate',
+      { ...answer, svids: svid ? [{ ...svid, x509Svid: Buffer.from('x') }] : [] },
+      /^failed to parse svid entry 0 for spiffe id "spiffe:\/\/example\.org\/web": /,
+    ],
     ['a broken key', { ...answer, svids: svid ? [{ ...svid, x509SvidKey: Buffer.from('x') }] : [] }, /failed to parse private key\n/],
-    ['an empty federated bundle', { ...answer, federatedBundles: { 'spiffe://z.test': Buffer.alloc(0) } }, /^no certificates in bundle for federated domain "spiffe:\/\/z\.test"\n/],
+    [
+      'an empty federated bundle',
+      { ...answer, federatedBundles: { 'spiffe://z.test': Buffer.alloc(0) } },
+      /^no certificates in bundle for federated domain "spiffe:\/\/z\.test"\n/,
+    ],
   ];
   for (const [what, given, words] of bad) {
     test(`an answer with ${what} is refused, and nothing is written`, async () => {
@@ -120,24 +156,35 @@ Writing federated bundle #1 for trust domain spiffe://z.test to file ${folder}/f
     });
   }
 
-  test('a refusal is told in gRPC\'s words, without more', async () => {
-    await using agent = await startApiServer(service(SpiffeWorkloadAPIDefinition, {
-      // biome-ignore lint: a stream that refuses
-      async *fetchX509SVID() {
-        throw fail('DENIED', 'no identity issued');
-      },
-    }));
-    expect(await run(agent, ['api', 'fetch', 'x509'])).toEqual({ code: 1, stdout: '', stderr: 'rpc error: code = PermissionDenied desc = no identity issued\n' });
+  test("a refusal is told in gRPC's words, without more", async () => {
+    await using agent = await startApiServer(
+      service(SpiffeWorkloadAPIDefinition, {
+        // biome-ignore lint: a stream that refuses
+        async *fetchX509SVID() {
+          throw fail('DENIED', 'no identity issued');
+        },
+      }),
+    );
+    expect(await run(agent, ['api', 'fetch', 'x509'])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'rpc error: code = PermissionDenied desc = no identity issued\n',
+    });
   });
 
   test('an agent that keeps silent is left after the timeout', async () => {
-    await using agent = await startApiServer(service(SpiffeWorkloadAPIDefinition, {
-      async *fetchX509SVID() {
-        await new Promise(() => {});
-        yield answer;
-      },
-    }));
-    expect(await run(agent, ['api', 'fetch', 'x509', '-timeout', '50ms'])).toMatchObject({ code: 1, stderr: expect.stringMatching(/^rpc error: code = DeadlineExceeded desc = /) });
+    await using agent = await startApiServer(
+      service(SpiffeWorkloadAPIDefinition, {
+        async *fetchX509SVID() {
+          await new Promise(() => {});
+          yield answer;
+        },
+      }),
+    );
+    expect(await run(agent, ['api', 'fetch', 'x509', '-timeout', '50ms'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^rpc error: code = DeadlineExceeded desc = /),
+    });
   });
 });
 
@@ -163,22 +210,26 @@ describe('api watch', () => {
   });
 
   test('ends when the request itself is refused', async () => {
-    await using agent = await startApiServer(service(SpiffeWorkloadAPIDefinition, {
-      async *fetchX509SVID() {
-        throw fail('REQUEST_INVALID', 'no');
-      },
-    }));
+    await using agent = await startApiServer(
+      service(SpiffeWorkloadAPIDefinition, {
+        async *fetchX509SVID() {
+          throw fail('REQUEST_INVALID', 'no');
+        },
+      }),
+    );
     expect(await run(agent, ['api', 'watch'])).toEqual({ code: 1, stdout: '', stderr: 'rpc error: code = InvalidArgument desc = no\n' });
   });
 
   test('tries again when the agent is away for now', async () => {
     let calls = 0;
-    await using agent = await startApiServer(service(SpiffeWorkloadAPIDefinition, {
-      async *fetchX509SVID() {
-        if (++calls < 3) throw fail('UNAVAILABLE', 'not yet');
-        throw fail('REQUEST_INVALID', 'enough');
-      },
-    }));
+    await using agent = await startApiServer(
+      service(SpiffeWorkloadAPIDefinition, {
+        async *fetchX509SVID() {
+          if (++calls < 3) throw fail('UNAVAILABLE', 'not yet');
+          throw fail('REQUEST_INVALID', 'enough');
+        },
+      }),
+    );
     const { stderr } = await run(agent, ['api', 'watch']);
     expect(stderr.match(/Unavailable desc = not yet/g)).toHaveLength(2);
   });
@@ -210,11 +261,18 @@ bundle(spiffe://z.test):
     await using agent = await startApiServer(workloadApi(answer));
     const { stdout } = await run(agent, ['api', 'fetch', 'jwt', '-audience', 'foo', '-output', 'json']);
     expect(JSON.parse(stdout)).toEqual([
-      { svids: [{ spiffe_id: 'spiffe://example.org/web', svid: 'a.b.c', hint: '' }, { spiffe_id: 'spiffe://example.org/x', svid: 'd.e.f', hint: 'external' }] },
+      {
+        svids: [
+          { spiffe_id: 'spiffe://example.org/web', svid: 'a.b.c', hint: '' },
+          { spiffe_id: 'spiffe://example.org/x', svid: 'd.e.f', hint: 'external' },
+        ],
+      },
       { bundles: { 'spiffe://example.org': 'eyJrZXlzIjpbXX0=', 'spiffe://z.test': 'eyJrZXlzIjpbXX0=' } },
     ]);
     expect((await run(agent, ['api', 'fetch', 'jwt', '-audience', 'foo', '-format', 'json'])).stdout).toBe(stdout);
-    expect((await run(agent, ['api', 'fetch', 'jwt', '-audience', 'foo', '-output', 'json', '-format', 'pretty'])).stderr).toBe('the output format has already been set to "json"\n');
+    expect((await run(agent, ['api', 'fetch', 'jwt', '-audience', 'foo', '-output', 'json', '-format', 'pretty'])).stderr).toBe(
+      'the output format has already been set to "json"\n',
+    );
     expect((await run(agent, ['api', 'fetch', 'jwt'])).stderr).toBe('audience must be specified\n');
   });
 });
@@ -222,11 +280,22 @@ bundle(spiffe://z.test):
 describe('api validate jwt', () => {
   test('says yes with the claims, and no with the reason', async () => {
     await using agent = await startApiServer(workloadApi(answer));
-    const validate = (svid: string, ...more: string[]) => run(agent, ['api', 'validate', 'jwt', '-audience', 'foo', '-svid', svid, ...more]);
-    expect(await validate('a.b.c')).toEqual({ code: 0, stdout: 'SVID is valid.\nSPIFFE ID : spiffe://example.org/web\nClaims    : {"aud":["foo"],"exp":1700000000}\n', stderr: '' });
-    expect((await validate('a.b.c', '-output', 'json')).stdout).toBe('{"claims":{"aud":["foo"],"exp":1700000000},"spiffe_id":"spiffe://example.org/web"}\n');
+    const validate = (svid: string, ...more: string[]) =>
+      run(agent, ['api', 'validate', 'jwt', '-audience', 'foo', '-svid', svid, ...more]);
+    expect(await validate('a.b.c')).toEqual({
+      code: 0,
+      stdout: 'SVID is valid.\nSPIFFE ID : spiffe://example.org/web\nClaims    : {"aud":["foo"],"exp":1700000000}\n',
+      stderr: '',
+    });
+    expect((await validate('a.b.c', '-output', 'json')).stdout).toBe(
+      '{"claims":{"aud":["foo"],"exp":1700000000},"spiffe_id":"spiffe://example.org/web"}\n',
+    );
     expect(await validate('expired')).toEqual({ code: 1, stdout: '', stderr: 'SVID is not valid: token has expired\n' });
-    expect(await validate('crash')).toEqual({ code: 1, stdout: '', stderr: 'unable to validate JWT SVID: rpc error: code = Unavailable desc = no bundle\n' });
+    expect(await validate('crash')).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'unable to validate JWT SVID: rpc error: code = Unavailable desc = no bundle\n',
+    });
     expect((await run(agent, ['api', 'validate', 'jwt', '-svid', 'x'])).stderr).toBe('audience must be specified\n');
     expect((await run(agent, ['api', 'validate', 'jwt', '-audience', 'x'])).stderr).toBe('svid must be specified\n');
   });
@@ -235,5 +304,9 @@ describe('api validate jwt', () => {
 test('agent healthcheck', async () => {
   await using well = await startApiServer(service(HealthDefinition, { check: async () => ({ status: 1 }) as const }));
   expect(await run(well, ['healthcheck'])).toEqual({ code: 0, stdout: 'Agent is healthy.\n', stderr: '' });
-  expect(await run({ socketPath: '/nowhere/api.sock' }, ['healthcheck'])).toEqual({ code: 1, stdout: '', stderr: 'Agent is unhealthy: unable to determine health\n' });
+  expect(await run({ socketPath: '/nowhere/api.sock' }, ['healthcheck'])).toEqual({
+    code: 1,
+    stdout: '',
+    stderr: 'Agent is unhealthy: unable to determine health\n',
+  });
 });
