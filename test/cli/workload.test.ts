@@ -67,6 +67,11 @@ function workloadApi(svids: X509SVIDResponse, seen: unknown[] = []) {
   });
 }
 
+/** A stream that ends with an error before anything came. */
+function refusal(error: Error): AsyncIterable<never> {
+  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) };
+}
+
 const validity = (what: string, from = '2026-06-01 11:59:50', to = '2026-06-01 13:00:00') =>
   `${what} Valid After:\t${from} +0000 UTC\n${what} Valid Until:\t${to} +0000 UTC\n`;
 /** The validity of the test's certificates does not matter here, their lines do. */
@@ -159,10 +164,7 @@ Writing federated bundle #1 for trust domain spiffe://z.test to file ${folder}/f
   test("a refusal is told in gRPC's words, without more", async () => {
     await using agent = await startApiServer(
       service(SpiffeWorkloadAPIDefinition, {
-        // biome-ignore lint: a stream that refuses
-        async *fetchX509SVID() {
-          throw fail('DENIED', 'no identity issued');
-        },
+        fetchX509SVID: () => refusal(fail('DENIED', 'no identity issued')),
       }),
     );
     expect(await run(agent, ['api', 'fetch', 'x509'])).toEqual({
@@ -212,9 +214,7 @@ describe('api watch', () => {
   test('ends when the request itself is refused', async () => {
     await using agent = await startApiServer(
       service(SpiffeWorkloadAPIDefinition, {
-        async *fetchX509SVID() {
-          throw fail('REQUEST_INVALID', 'no');
-        },
+        fetchX509SVID: () => refusal(fail('REQUEST_INVALID', 'no')),
       }),
     );
     expect(await run(agent, ['api', 'watch'])).toEqual({ code: 1, stdout: '', stderr: 'rpc error: code = InvalidArgument desc = no\n' });
@@ -224,10 +224,7 @@ describe('api watch', () => {
     let calls = 0;
     await using agent = await startApiServer(
       service(SpiffeWorkloadAPIDefinition, {
-        async *fetchX509SVID() {
-          if (++calls < 3) throw fail('UNAVAILABLE', 'not yet');
-          throw fail('REQUEST_INVALID', 'enough');
-        },
+        fetchX509SVID: () => refusal(++calls < 3 ? fail('UNAVAILABLE', 'not yet') : fail('REQUEST_INVALID', 'enough')),
       }),
     );
     const { stderr } = await run(agent, ['api', 'watch']);
