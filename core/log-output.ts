@@ -1,0 +1,121 @@
+/** Where log lines go: pino, in SPIRE's two shapes (logrus text, JSON), to stdout or a file that can be opened anew. */
+import { pino, type Level as PinoLevel } from 'pino';
+import type { Clock } from '../spiffe/clock.ts';
+import type { Latest } from '../spiffe/latest.ts';
+import type { Fields, Level, Log } from './log.ts';
+
+export interface LogSettings {
+  readonly level: Level;
+  readonly format: 'text' | 'json';
+  /** Undefined or '': stdout. */
+  readonly path?: string | undefined;
+  /** SPIRE's log_source_location: file and line of each call. Costs a stack per line. */
+  readonly sourceLocation?: boolean;
+  readonly clock: Clock;
+  /** Counts the wishes to open the file again (SIGUSR2), after a rotation by others. */
+  readonly reopens?: Latest<number>;
+}
+
+/** A log whose level can be changed while the program runs. */
+export interface AdjustableLog extends Log {
+  level: Level;
+  readonly launchLevel: Level;
+}
+
+/** pino knows no panic: nothing of ours is as bad. */
+const PINO_LEVEL: Readonly<Record<Level, PinoLevel | 'silent'>> = {
+  panic: 'silent',
+  fatal: 'fatal',
+  error: 'error',
+  warn: 'warn',
+  info: 'info',
+  debug: 'debug',
+  trace: 'trace',
+};
+
+export function createLog(settings: LogSettings): AdjustableLog {
+  const { path, format, clock, reopens } = settings;
+  const file = pino.destination(path ? { dest: path, mkdir: true, append: true, mode: 0o640, sync: true } : { dest: 1, sync: true });
+  if (path && reopens) void follow(reopens, () => file.reopen());
+  const out = format === 'json' ? file : { write: (line: string) => file.write(asText(line)) };
+  const root = pino(
+    {
+      level: PINO_LEVEL[settings.level],
+      base: null,
+      timestamp: () => `,"time":"${new Date(clock.now()).toISOString()}"`,
+      formatters: { level: (level) => ({ level: level === 'warn' ? 'warning' : level }) },
+    },
+    out,
+  );
+  const launchLevel = settings.level;
+  let current = settings.level;
+
+  const make = (more: Fields): AdjustableLog => {
+    const say = (level: 'error' | 'warn' | 'info' | 'debug' | 'trace') => (message: string, fields?: Fields) => {
+      if (!root.isLevelEnabled(level)) return;
+      const data = fields ? { ...more, ...fields } : more;
+      root[level](flatten(settings.sourceLocation ? { ...data, file: caller() } : data, root.isLevelEnabled('debug')), message);
+    };
+    return {
+      error: say('error'),
+      warn: say('warn'),
+      info: say('info'),
+      debug: say('debug'),
+      trace: say('trace'),
+      with: (fields) => make({ ...more, ...fields }),
+      launchLevel,
+      get level() {
+        return current;
+      },
+      set level(level) {
+        current = level;
+        root.level = PINO_LEVEL[level];
+      },
+    };
+  };
+  return make({});
+}
+
+async function follow(reopens: Latest<number>, reopen: () => void): Promise<void> {
+  const never = new AbortController().signal;
+  const before = reopens.value;
+  for await (const count of reopens.changes(never)) if (count !== before) reopen();
+}
+
+/** Dates as RFC 3339; an error as its words, with the causes behind it when somebody debugs. Never a stack: messages name their place. */
+function flatten(fields: object, causes: boolean): Record<string, unknown> {
+  const flat: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(fields)) {
+    if (value === undefined) continue;
+    if (value instanceof Date) flat[key] = value.toISOString();
+    else flat[key] = key === 'error' ? wordsOf(value, causes) : value;
+  }
+  return flat;
+}
+
+function wordsOf(error: unknown, causes: boolean): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error instanceof AggregateError) return error.errors.map((one) => wordsOf(one, causes)).join('; ');
+  const expected = error.name === 'SpiffeError' || error.name === 'AbortError' || 'code' in error;
+  // an error that nobody expected is a fault of ours: its first frame says where
+  const where = expected ? '' : ` (${(error.stack ?? '').split('\n')[1]?.trim() ?? ''})`;
+  return `${error.message}${where}${causes && error.cause !== undefined ? `: ${wordsOf(error.cause, causes)}` : ''}`;
+}
+
+function caller(): string {
+  const frame = (new Error().stack ?? '').split('\n').find((line, index) => index > 0 && !line.includes('/log-output.')) ?? '';
+  return /([^/\\(]+:\d+):\d+\)?$/.exec(frame)?.[1] ?? '';
+}
+
+/** A line of logrus' text: `time="…" level=info msg="…" key=value`. */
+function asText(line: string): string {
+  const { time, level, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
+  const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${quoted(value)}`);
+  return `time=${JSON.stringify(time)} level=${String(level)} msg=${quoted(msg)}${rest.sort().join('')}\n`;
+}
+
+/** As logrus: bare when it is made of harmless characters, else quoted. */
+function quoted(value: unknown): string {
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  return /^[A-Za-z0-9\-._/@^+]+$/.test(text) ? text : JSON.stringify(text);
+}
