@@ -79,7 +79,7 @@ export const run: Command = defineCommand({
     const signals = watchSignals();
     const { settings, plugins } = await load(parsed, terminal);
     checkInspector(settings.agent.insecure_allow_inspector);
-    const { createLog } = await import('../core/log.ts');
+    const { createLog } = await import('../core/log-output.ts');
     const log = createLog({
       level: settings.agent.log_level,
       format: settings.agent.log_format,

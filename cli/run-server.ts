@@ -50,7 +50,7 @@ export const run: Command = defineCommand({
     const signals = watchSignals();
     const { settings, plugins } = await load(parsed, terminal);
     checkInspector(settings.server.insecure_allow_inspector);
-    const { createLog } = await import('../core/log.ts');
+    const { createLog } = await import('../core/log-output.ts');
     const log = createLog({
       level: settings.server.log_level,
       format: settings.server.log_format,

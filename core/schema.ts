@@ -340,6 +340,8 @@ function locate(issue: z.core.$ZodIssue, before: Path, root: z.ZodType, whole: u
       });
     }
     case 'invalid_type':
+      // what must not be there says itself why
+      if (issue.expected === 'undefined') return [{ path: at, message: issue.message }];
       if (seen === undefined) return [{ path: at, message: 'must be configured' }];
       return [{ path: at, message: `expected ${KINDS[issue.expected] ?? issue.expected}${shown(seen, at)}` }];
     case 'invalid_value': {

@@ -36,10 +36,11 @@ test('the page and the program have the same commands', () => {
 });
 
 describe('the page and the program have the same flags', () => {
-  for (const { words, load } of LEAVES) {
+  for (const leaf of LEAVES) {
+    const { words } = leaf;
     test(words, async () => {
       const flags = told(sections.get(words) ?? '');
-      const command = await load();
+      const command = await leaf.load();
       expect([...flags.keys()].sort()).toEqual(Object.keys(command.flags).sort());
       for (const [name, preset] of flags) {
         const flag = command.flags[name];

@@ -319,6 +319,15 @@ helth_checks {}
     });
   });
 
+  test('a key that must not be there is told in its own words', async () => {
+    const gone = z.strictObject({ old: z.undefined({ error: 'is gone: use new' }).optional(), new: text.optional() });
+    for (const written of ['old = 1', 'old { a = 1 }', 'old = ["x"]', 'old = false']) {
+      const file = await parseSettings(written, 'f', 'hcl');
+      expect(() => readSettings(gone, file)).toThrow(/^f:1:1: old: is gone: use new$/);
+    }
+    expect(readSettings(gone, await parseSettings('new = "x"', 'f', 'hcl'))).toEqual({ new: 'x' });
+  });
+
   test('the result is frozen to its depth', async () => {
     const settings = await read(`${MINIMAL}}\nplugins {}`);
     expect(Object.isFrozen(settings.server)).toBe(true);
