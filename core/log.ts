@@ -17,6 +17,8 @@ export interface Fields {
   readonly uid?: number;
   readonly gid?: number;
   readonly count?: number;
+  /** A log level. */
+  readonly level?: Level;
   /** Wall time, milliseconds. */
   readonly elapsed_ms?: number;
   readonly expires_at?: Date;
