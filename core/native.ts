@@ -17,6 +17,7 @@ interface Native {
   readonly getsockopt: (fd: number, level: number, name: number, value: Buffer, length: [number]) => number;
   readonly pidfdOpen: (number: number, pid: number, flags: number) => number;
   readonly poll: (fds: Buffer, count: number, timeoutMs: number) => number;
+  readonly flock: (fd: number, operation: number) => number;
   readonly errno: () => number;
 }
 
@@ -41,6 +42,7 @@ function native(): Native {
       getsockopt: libc.func('int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32_t *)'),
       pidfdOpen: libc.func('long syscall(long, int, unsigned int)'),
       poll: libc.func('int poll(_Inout_ uint8_t *, unsigned long, int)'),
+      flock: libc.func('int flock(int, int)'),
       errno: () => koffi.errno(),
     };
     return loaded;
@@ -101,4 +103,11 @@ function fdOf(socket: Socket): number {
 /** SPIRE's words first. */
 function unresolved(why: string): Error {
   return fail('UNAVAILABLE', `could not resolve caller information: ${why}`);
+}
+
+const LOCK_EX_NB = 6;
+
+/** Takes the file's lock for as long as `fd` is open; the kernel lets go of it when the process ends, however it ends. False: somebody else has it. */
+export function lockFd(fd: number): boolean {
+  return native().flock(fd, LOCK_EX_NB) === 0;
 }

@@ -1,0 +1,32 @@
+/** The store in one SQLite file. One server per file: a second one is refused. */
+import { lockFile } from '../../core/lock-file.ts';
+import type { Clock } from '../../spiffe/clock.ts';
+import { sqliteBundles, sqliteChanges, sqliteJournals } from './sqlite/bundles.ts';
+import { Database } from './sqlite/database.ts';
+import { sqliteEntries } from './sqlite/entries.ts';
+import { sqliteNodes, sqliteTokens } from './sqlite/nodes.ts';
+import type { Store } from './store.ts';
+
+/** @param path the database's file. Throws FAILED_PRECONDITION when another process has it (with its pid), STORE_FAILED when it can't be used. Who opens it closes it. */
+export async function openSqlite(path: string, clock: Clock): Promise<Store> {
+  const lock = lockFile(`${path}.lock`, 'the datastore of a server');
+  let db: Database;
+  try {
+    db = new Database(path, clock);
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+  return {
+    entries: sqliteEntries(db),
+    nodes: sqliteNodes(db),
+    bundles: sqliteBundles(db),
+    tokens: sqliteTokens(db),
+    journals: sqliteJournals(db),
+    changes: sqliteChanges(db),
+    async close() {
+      db.close();
+      lock.close();
+    },
+  };
+}

@@ -1,0 +1,197 @@
+/** One SQLite file and its writer: what is written in one turn of the loop shares a transaction, and is on disk before anybody is told. */
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
+import Sqlite from 'better-sqlite3';
+import { type CoreError, fail } from '../../../core/errors.ts';
+import type { Clock } from '../../../spiffe/clock.ts';
+import type { Change } from '../store.ts';
+import { MIGRATIONS } from './migrations.ts';
+
+/** What an operation may do inside the transaction. */
+export interface Transaction {
+  /** Adds a row to the change log; gives its number. */
+  change(kind: Change['kind'], id: string): number;
+  /** The number of the newest change. */
+  readonly seq: number;
+}
+
+interface Operation {
+  run(transaction: Transaction): unknown;
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+export class Database {
+  readonly #sqlite: Sqlite.Database;
+  readonly #path: string;
+  readonly #clock: Clock;
+  readonly #statements = new Map<string, Sqlite.Statement>();
+  readonly #listeners = new Set<() => void>();
+  #queue: Operation[] = [];
+  #scheduled = false;
+  #closed = false;
+
+  /** @param path a file, made with mode 0600 if it is not there. Throws STORE_FAILED for what is no database of ours, or one from a newer program. */
+  constructor(path: string, clock: Clock) {
+    this.#path = path;
+    this.#clock = clock;
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      // SQLite gives its side files the mode of the main one
+      closeSync(openSync(path, 'a', 0o600));
+      this.#sqlite = new Sqlite(path, { timeout: 5_000 });
+      this.#sqlite.pragma('journal_mode = WAL');
+      this.#sqlite.pragma('synchronous = FULL');
+      this.#sqlite.pragma('foreign_keys = ON');
+    } catch (error) {
+      throw this.#words(error);
+    }
+    try {
+      this.#migrate();
+    } catch (error) {
+      this.#sqlite.close();
+      throw this.#words(error);
+    }
+  }
+
+  /** Prepared once. */
+  sql(text: string): Sqlite.Statement<unknown[], Record<string, unknown>> {
+    let statement = this.#statements.get(text);
+    if (!statement) {
+      statement = this.#sqlite.prepare(text);
+      this.#statements.set(text, statement);
+    }
+    return statement as Sqlite.Statement<unknown[], Record<string, unknown>>;
+  }
+
+  /** Runs a read now. */
+  async read<T>(run: () => T): Promise<T> {
+    try {
+      this.#checkOpen();
+      return run();
+    } catch (error) {
+      throw this.#words(error);
+    }
+  }
+
+  /** Runs `run` in the next transaction; resolves once that is on disk. What it throws undoes its own writes and nobody else's. */
+  write<T>(run: (transaction: Transaction) => T): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.#queue.push({ run, resolve: resolve as (value: unknown) => void, reject });
+      if (this.#scheduled) return;
+      this.#scheduled = true;
+      setImmediate(() => this.#flush());
+    });
+  }
+
+  /** Called after commits that wrote change rows. */
+  onCommit(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** What was queued is written first. */
+  close(): void {
+    this.#flush();
+    this.#closed = true;
+    this.#sqlite.close();
+  }
+
+  #flush(): void {
+    this.#scheduled = false;
+    const operations = this.#queue;
+    this.#queue = [];
+    if (operations.length === 0) return;
+    const ends: (() => void)[] = [];
+    let changed = false;
+    try {
+      this.#checkOpen();
+      this.sql('BEGIN IMMEDIATE').run();
+      const counter = this.sql("SELECT value FROM counters WHERE name = 'changes'").get();
+      const before = Number(counter?.['value'] ?? 0);
+      let seq = before;
+      const add = this.sql('INSERT INTO changes (seq, at_ms, kind, id) VALUES (?, ?, ?, ?)');
+      const now = this.#clock.now();
+      const transaction: Transaction = {
+        change(kind, id) {
+          add.run(++seq, now, kind, id);
+          return seq;
+        },
+        get seq() {
+          return seq;
+        },
+      };
+      for (const { run, resolve, reject } of operations) {
+        this.sql('SAVEPOINT operation').run();
+        try {
+          const value = run(transaction);
+          this.sql('RELEASE operation').run();
+          ends.push(() => resolve(value));
+        } catch (error) {
+          // a full disk may have rolled back everything by itself
+          if (!this.#sqlite.inTransaction) throw error;
+          this.sql('ROLLBACK TO operation').run();
+          this.sql('RELEASE operation').run();
+          ends.push(() => reject(this.#words(error)));
+        }
+      }
+      if (seq !== before) this.sql("UPDATE counters SET value = ? WHERE name = 'changes'").run(seq);
+      this.sql('COMMIT').run();
+      changed = seq !== before;
+    } catch (error) {
+      if (!this.#closed && this.#sqlite.inTransaction) this.sql('ROLLBACK').run();
+      for (const { reject } of operations) reject(this.#words(error));
+      return;
+    }
+    for (const end of ends) end();
+    if (changed) for (const listener of this.#listeners) listener();
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw fail('CLOSED', 'the store is closed');
+  }
+
+  #migrate(): void {
+    this.#sqlite.exec('CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)');
+    const version = Number(
+      (this.#sqlite.prepare('SELECT max(version) AS version FROM schema_version').get() as { version: number | null }).version ?? 0,
+    );
+    if (version > MIGRATIONS.length) {
+      throw fail(
+        'STORE_FAILED',
+        `${this.#path} is of schema version ${version}, made by a newer Warifu; this one knows ${MIGRATIONS.length}: run the newer one, or restore a backup`,
+      );
+    }
+    for (let next = version; next < MIGRATIONS.length; next++) {
+      // one step, one transaction: a crash between two steps goes on where it stopped
+      this.#sqlite.transaction(() => {
+        this.#sqlite.exec(MIGRATIONS[next] ?? '');
+        this.#sqlite.prepare('INSERT INTO schema_version VALUES (?)').run(next + 1);
+      })();
+    }
+  }
+
+  /** SQLite's codes in words that an operator can act on. */
+  #words(error: unknown): unknown {
+    if (!(error instanceof Sqlite.SqliteError) && (error as NodeJS.ErrnoException).code?.startsWith('E') !== true) return error;
+    const { code, message } = error as { code: string; message: string };
+    return this.#failed(code, message, error);
+  }
+
+  #failed(code: string, message: string, cause: unknown): CoreError {
+    const known = Object.entries(WORDS).find(([prefix]) => code.startsWith(prefix))?.[1];
+    return fail('STORE_FAILED', `datastore ${this.#path}: ${known ?? message}`, { cause });
+  }
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  SQLITE_FULL: 'the disk is full',
+  ENOSPC: 'the disk is full',
+  SQLITE_BUSY: 'locked by another program',
+  SQLITE_READONLY: 'read-only',
+  EROFS: 'on a read-only file system',
+  EACCES: 'access denied',
+  SQLITE_CANTOPEN: 'cannot be opened',
+  SQLITE_CORRUPT: 'corrupt: restore a backup',
+  SQLITE_NOTADB: 'not a database: restore a backup, or move it away to begin anew',
+};
