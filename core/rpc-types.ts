@@ -31,6 +31,8 @@ export interface CallContext {
   readonly metadata: ReadonlyMap<string, readonly string[]>;
   /** Aborts when the caller cancels, its deadline passes, its connection ends or the server stops. */
   readonly signal: AbortSignal;
+  /** Of a stream of answers: ends it with this error at once, even while the caller reads nothing. Absent: end it by throwing. */
+  readonly cut?: (error: unknown) => void;
 }
 
 /** A server-stream or bidirectional handler's generator is `return()`ed when the caller goes away; a slow reader makes it wait. */

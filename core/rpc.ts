@@ -227,8 +227,7 @@ function serveOne(path: string, method: MethodDefinition, run: Anything, setting
     const { context, finish } = begin(path, call);
     const request = method.requestStream ? undefined : (call as ServerUnaryCall<unknown, unknown>).request;
     const input = method.requestStream ? requestsOf(call as unknown as Readable) : request;
-    const respond =
-      answer ?? ((error: Partial<StatusObject> | null) => call.emit('error', error));
+    const respond = answer ?? ((error: Partial<StatusObject> | null) => call.emit('error', error));
     void guarded(settings, context, request, () => run(input, context)).then(
       (value) => {
         finish();
@@ -244,12 +243,18 @@ function serveOne(path: string, method: MethodDefinition, run: Anything, setting
 
 function serveStream(path: string, method: MethodDefinition, run: Anything, settings: RpcServerSettings): UntypedHandleCall {
   return (call: ServerWritableStream<unknown, unknown>): void => {
-    const { context, finish } = begin(path, call);
+    const { context: told, finish } = begin(path, call);
+    let cut: (error: unknown) => void = () => {};
+    const broken = new Promise<never>((_, reject) => {
+      cut = reject;
+    });
+    broken.catch(() => {});
+    const context: CallContext = { ...told, cut };
     // a reset under our writes is told by 'cancelled'; the stream's own error says nothing more
     call.on('error', () => {});
     const request = method.requestStream ? undefined : call.request;
     const input = method.requestStream ? requestsOf(call as unknown as Readable) : request;
-    void guarded(settings, context, request, () => pump(call, run(input, context), context.signal)).then(
+    void guarded(settings, context, request, () => pump(call, run(input, context), context.signal, broken)).then(
       () => {
         finish();
         call.end();
@@ -262,7 +267,12 @@ function serveStream(path: string, method: MethodDefinition, run: Anything, sett
   };
 }
 
-async function pump(call: ServerWritableStream<unknown, unknown>, answers: AsyncIterable<unknown>, signal: AbortSignal): Promise<void> {
+async function pump(
+  call: ServerWritableStream<unknown, unknown>,
+  answers: AsyncIterable<unknown>,
+  signal: AbortSignal,
+  broken: Promise<never>,
+): Promise<void> {
   const gone = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
@@ -270,10 +280,10 @@ async function pump(call: ServerWritableStream<unknown, unknown>, answers: Async
   const iterator = answers[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const next = await Promise.race([iterator.next(), gone]);
+      const next = await Promise.race([iterator.next(), gone, broken]);
       if (!next || signal.aborted) throw signal.reason;
       if (next.done) return;
-      if (!call.write(next.value)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), gone]);
+      if (!call.write(next.value)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), gone, broken]);
     }
   } finally {
     // the generator may be waiting for something of its own: told to end, not waited for

@@ -57,7 +57,8 @@ function withJwt(before: readonly StoredJwtAuthority[], more: readonly StoredJwt
     const at = after.findIndex(({ keyId }) => keyId === one.keyId);
     const known = after[at];
     // a second key under one id would let whoever adds it sign for the first
-    if (known && !known.spkiDer.equals(one.spkiDer)) throw fail('REQUEST_INVALID', `another key has the key id ${JSON.stringify(one.keyId)}`);
+    if (known && !known.spkiDer.equals(one.spkiDer))
+      throw fail('REQUEST_INVALID', `another key has the key id ${JSON.stringify(one.keyId)}`);
     if (!known) after.push(one);
     else if (one.notAfterMs > known.notAfterMs) after[at] = { ...known, notAfterMs: one.notAfterMs };
   }
