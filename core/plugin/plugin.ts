@@ -29,6 +29,8 @@ export interface Host {
   readonly signal: AbortSignal;
   /** Counts the operator's wishes to read files again (SIGUSR1). */
   readonly reloads: Latest<number>;
+  /** The join token that the operator gave to an agent, without white space around it; read anew at each call. Undefined: none was given. Servers lend none. */
+  readonly joinToken?: () => Promise<string | undefined>;
 }
 
 export interface Plugin<K extends Kind = Kind, S = unknown> {
