@@ -24,7 +24,11 @@ export function createDebugApi({ state, clock, svid }: DebugApiSettings): Implem
       const now = clock.monotonic();
       if (kept && now - kept.atMs < KEEP_MS) return kept.answer;
       const answer: GetInfoResponse = {
-        svidChain: svid().map((certificate) => ({ id: idOf(certificate), expiresAt: Math.floor(certificate.notAfterMs / 1000), subject: certificate.subjectText })),
+        svidChain: svid().map((certificate) => ({
+          id: idOf(certificate),
+          expiresAt: Math.floor(certificate.notAfterMs / 1000),
+          subject: certificate.subjectText,
+        })),
         uptime: Math.floor((now - startedMs) / 1000),
         agentsCount: state.nodeCount,
         entriesCount: state.entryCount,

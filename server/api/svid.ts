@@ -10,14 +10,14 @@ import type { SubjectParts } from '../../core/x509/parts.ts';
 import { checkDnsName } from '../../core/x509/parts.ts';
 import type { BatchNewX509SVIDResponse_Result, SVIDDefinition } from '../../proto/gen/spire/api/server/svid/v1/svid.ts';
 import type { JWTSVID } from '../../proto/gen/spire/api/types/jwtsvid.ts';
-import type { SPIFFEID } from '../../proto/gen/spire/api/types/spiffeid.ts';
 import type { X509SVID } from '../../proto/gen/spire/api/types/x509svid.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
-import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
+import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import type { JwtSvid } from '../../spiffe/jwt-svid.ts';
 import type { Authority, SignedX509Svid } from '../authority.ts';
 import type { State } from '../state.ts';
 import type { Callers } from './caller.ts';
+import { idToMessage, workloadIdOf } from './ids.ts';
 import type { Limits } from './limits.ts';
 
 /** So many signatures, then others get their turn. */
@@ -76,7 +76,7 @@ export function createSvidApi(settings: SvidApiSettings): Implementation<typeof 
       const [uri, ...others] = csr.uris;
       if (uri === undefined) throw fail('REQUEST_INVALID', 'CSR URI SAN is required');
       if (others.length > 0) throw fail('REQUEST_INVALID', 'only one URI SAN is expected');
-      const spiffeId = workloadId(uri, trustDomain, 'CSR URI SAN is invalid');
+      const spiffeId = workloadIdOf(uri, trustDomain, 'CSR URI SAN is invalid');
       checkDnsNames(csr.dnsNames);
       const subject = csr.subject.length > 2 ? { subject: csr.subject } : {};
       const svid = await authority.signX509Svid({ spiffeId, spkiDer: csr.spkiDer, ttlMs: ttl * 1000, dnsNames: csr.dnsNames, ...subject });
@@ -86,7 +86,7 @@ export function createSvidApi(settings: SvidApiSettings): Implementation<typeof 
     async mintJWTSVID({ id, audience, ttl }) {
       if (authority.settings.disableJwtSvids) throw fail('UNIMPLEMENTED', 'JWT functionality is disabled');
       checkTtl(ttl);
-      const spiffeId = workloadId(id, trustDomain, 'invalid SPIFFE ID');
+      const spiffeId = workloadIdOf(id, trustDomain, 'invalid SPIFFE ID');
       checkAudience(audience);
       return { svid: jwtSvidToWire(await authority.signJwtSvid({ spiffeId, audience, ttlMs: ttl * 1000, jti: false }), '') };
     },
@@ -163,30 +163,6 @@ function readCsr(der: Buffer, badSignature: string): Csr {
   return csr;
 }
 
-/** An ID of our trust domain with a path that is a workload's. */
-function workloadId(given: string | SPIFFEID | undefined, trustDomain: TrustDomain, what: string): SpiffeId {
-  try {
-    if (given === undefined) throw fail('REQUEST_INVALID', 'request must specify SPIFFE ID');
-    const id = typeof given === 'string' ? SpiffeId.parse(given) : SpiffeId.of(TrustDomain.parse(given.trustDomain), given.path);
-    if (!id.memberOf(trustDomain))
-      throw fail('REQUEST_INVALID', `${JSON.stringify(String(id))} is not a member of trust domain ${JSON.stringify(trustDomain.name)}`);
-    if (id.path === '')
-      throw fail(
-        'REQUEST_INVALID',
-        `${JSON.stringify(String(id))} is not a workload in trust domain ${JSON.stringify(trustDomain.name)}; path is empty`,
-      );
-    if (id.path === '/spire' || id.path.startsWith('/spire/')) {
-      throw fail(
-        'REQUEST_INVALID',
-        `${JSON.stringify(String(id))} is not a workload in trust domain ${JSON.stringify(trustDomain.name)}; path is in the reserved namespace`,
-      );
-    }
-    return id;
-  } catch (cause) {
-    throw fail('REQUEST_INVALID', `${what}: ${(cause as Error).message}`, { cause });
-  }
-}
-
 function checkTtl(seconds: number): void {
   if (seconds < 0) throw fail('REQUEST_INVALID', 'ttl is negative');
 }
@@ -211,20 +187,15 @@ function checkDnsNames(names: readonly string[]): void {
   }
 }
 
-function x509SvidToWire(id: SpiffeId, { chainDer, notAfterMs }: SignedX509Svid, hint: string): X509SVID {
-  return {
-    certChain: [...chainDer],
-    id: { trustDomain: id.trustDomain.name, path: id.path },
-    expiresAt: Math.floor(notAfterMs / 1000),
-    hint,
-  };
+export function x509SvidToWire(id: SpiffeId, { chainDer, notAfterMs }: SignedX509Svid, hint: string): X509SVID {
+  return { certChain: [...chainDer], id: idToMessage(id), expiresAt: Math.floor(notAfterMs / 1000), hint };
 }
 
 function jwtSvidToWire(svid: JwtSvid, hint: string): JWTSVID {
   const { id } = svid;
   return {
     token: svid.token,
-    id: { trustDomain: id.trustDomain.name, path: id.path },
+    id: idToMessage(id),
     expiresAt: Math.floor(svid.expiresMs / 1000),
     issuedAt: Math.floor((svid.issuedAtMs ?? 0) / 1000),
     hint,

@@ -93,7 +93,7 @@ export interface NodeStore {
   ): Promise<Written>;
   /** Gives the row that `change` makes of the stored one; NOT_FOUND when there is none. `change` may throw. */
   update(id: string, change: (stored: Node) => Node): Promise<Written & { readonly node: Node }>;
-  /** NOT_FOUND when there is none. A join_token agent's automatic alias entry goes with it. */
+  /** NOT_FOUND when there is none. A join_token agent's automatic alias entry and spent token go with it: the key that spent it may not come again. */
   delete(id: string): Promise<Written>;
   get(id: string): Promise<Node | undefined>;
   all(): AsyncIterable<readonly Node[]>;

@@ -47,6 +47,8 @@ export function sqliteNodes(db: Database): NodeStore {
         if (!stored) throw fail('NOT_FOUND', 'agent not found');
         db.sql('DELETE FROM nodes WHERE id = ?').run(id);
         if (stored['attestation_type'] === 'join_token') {
+          // the key that spent the token may not come back with it
+          db.sql('DELETE FROM join_tokens WHERE value = ? AND spent_by IS NOT NULL').run(id.slice(id.lastIndexOf('/') + 1));
           for (const { data } of db.sql('SELECT data FROM entries WHERE parent_id = ?').all(id)) {
             const entry = entryFromRow(data);
             const [only, ...others] = entry.selectors;
