@@ -150,7 +150,16 @@ export type Reason =
   | 'JWT_AUTHORITY_UNKNOWN'
   | 'JWT_KEY_TYPE'
   | 'JWT_SIGNATURE'
-  | 'JWT_EXPECTED_AUDIENCE';
+  | 'JWT_EXPECTED_AUDIENCE'
+  | 'ENDPOINT_MISSING'
+  | 'ENDPOINT_SCHEME'
+  | 'ENDPOINT_COMPONENT'
+  | 'ENDPOINT_UNIX_AUTHORITY'
+  | 'ENDPOINT_UNIX_PATH'
+  | 'ENDPOINT_TCP_HOST'
+  | 'ENDPOINT_TCP_PORT'
+  | 'WAPI_FIELD_MISSING'
+  | 'WAPI_MISMATCH';
 
 export class SpiffeError<C extends string = Code, R extends string = string> extends Error {
   override readonly name = 'SpiffeError';
