@@ -1,13 +1,18 @@
 /** The `plugins` block of a settings file matched with the plugins that there are: each block's data read by its plugin's own schema. */
+import type { ZodType } from 'zod';
 import { nearest } from '../core/nearest.ts';
 import type { Kind, Plugin } from '../core/plugin/plugin.ts';
 import type { ReadyPlugin } from '../core/plugin/ready.ts';
 import { type Fault, faultsOf, type PluginBlock, readSettings } from '../core/schema.ts';
 import { readSettingsFile, type SettingsFile } from '../core/settings-file.ts';
+import { datastoreSettings } from '../server/settings.ts';
+
+/** A room of the program that keeps a plugin's place in the file: name → the schema of its data. */
+export type BuiltIn = Readonly<Record<string, ZodType>>;
 
 /** Which kind a type of the settings file is in one of the programs, and how many of it there must be. */
 export interface PluginType {
-  readonly kind: Kind | 'built in';
+  readonly kind: Kind | BuiltIn;
   readonly least: number;
   readonly most: number;
 }
@@ -16,9 +21,9 @@ export interface PluginTypes {
   readonly [type: string]: PluginType;
 }
 
-/** As SPIRE's server has them. `DataStore` is a room of the server here, but it keeps its place in the file. */
+/** As SPIRE's server has them; without a DataStore it is SQLite in the data_dir. */
 export const SERVER_TYPES: PluginTypes = {
-  DataStore: { kind: 'built in', least: 1, most: 1 },
+  DataStore: { kind: { sql: datastoreSettings }, least: 0, most: 1 },
   KeyManager: { kind: 'server-key-manager', least: 1, most: 1 },
   NodeAttestor: { kind: 'server-node-attestor', least: 0, most: Number.POSITIVE_INFINITY },
   UpstreamAuthority: { kind: 'upstream-authority', least: 0, most: 1 },
@@ -53,20 +58,14 @@ export async function loadPlugins(
       blame(`unknown type of plugin${meant(block.type, Object.keys(types))}`);
       continue;
     }
-    if (type.kind === 'built in') continue;
+    const { kind } = type;
     if (block.plugin_cmd !== undefined) {
       blame('external plugins (plugin_cmd) are not run by this version: take plugin_cmd out to use the plugin that ships in the box');
       continue;
     }
-    const ofKind = shipped.filter((one) => one.kind === type.kind);
-    const plugin = ofKind.find((one) => one.name === block.name);
-    if (!plugin) {
-      blame(
-        `there is no such ${block.type}${meant(
-          block.name,
-          ofKind.map(({ name }) => name),
-        )}; there are: ${ofKind.map(({ name }) => name).join(', ') || 'none'}`,
-      );
+    const names = typeof kind === 'string' ? shipped.filter((one) => one.kind === kind).map(({ name }) => name) : Object.keys(kind);
+    if (!names.includes(block.name)) {
+      blame(`there is no such ${block.type}${meant(block.name, names)}; there are: ${names.join(', ') || 'none'}`);
       continue;
     }
     if (!block.enabled) continue;
@@ -75,7 +74,15 @@ export async function loadPlugins(
         block.plugin_data_file === undefined
           ? file.part(['plugins', index, 'plugin_data'])
           : await readSettingsFile(block.plugin_data_file, { hint: 'plugin_data_file' });
-      const settings = readSettings(plugin.settings, data, `${labelOf(block)}.plugin_data`);
+      const read = <S>(schema: ZodType<S>) => readSettings(schema, data, `${labelOf(block)}.plugin_data`);
+      if (typeof kind !== 'string') {
+        const schema = kind[block.name];
+        if (schema) read(schema);
+        continue;
+      }
+      const plugin = shipped.find((one) => one.kind === kind && one.name === block.name);
+      if (!plugin) continue;
+      const settings = read(plugin.settings);
       ready.push({ kind: plugin.kind, name: plugin.name, start: (host) => plugin.start(settings, host) });
     } catch (error) {
       const told = faultsOf(error);

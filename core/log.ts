@@ -23,6 +23,24 @@ export interface Fields {
   readonly elapsed_ms?: number;
   readonly expires_at?: Date;
   readonly authority_id?: string;
+  /** `audit` for audit records. */
+  readonly type?: string;
+  /** Of an audit record: one call. */
+  readonly request_id?: string;
+  /** `success` or `error`. */
+  readonly status?: string;
+  /** As gRPC's Go library writes it. */
+  readonly status_code?: string;
+  readonly status_message?: string;
+  readonly caller_addr?: string;
+  readonly caller_id?: string;
+  readonly caller_pid?: number;
+  readonly caller_uid?: number;
+  readonly caller_gid?: number;
+  /** `tcp` or `unix`. */
+  readonly network?: string;
+  readonly version?: string;
+  readonly data_dir?: string;
   /** Logged as its message and, at debug, its cause; never its stack above debug. */
   readonly error?: unknown;
 }

@@ -18,6 +18,7 @@ interface Native {
   readonly pidfdOpen: (number: number, pid: number, flags: number) => number;
   readonly poll: (fds: Buffer, count: number, timeoutMs: number) => number;
   readonly flock: (fd: number, operation: number) => number;
+  readonly sigmask: (how: number, set: Buffer, old: null) => number;
   readonly errno: () => number;
 }
 
@@ -43,6 +44,7 @@ function native(): Native {
       pidfdOpen: libc.func('long syscall(long, int, unsigned int)'),
       poll: libc.func('int poll(_Inout_ uint8_t *, unsigned long, int)'),
       flock: libc.func('int flock(int, int)'),
+      sigmask: libc.func('int pthread_sigmask(int, uint8_t *, void *)'),
       errno: () => koffi.errno(),
     };
     return loaded;
@@ -110,4 +112,14 @@ const LOCK_EX_NB = 6;
 /** Takes the file's lock for as long as `fd` is open; the kernel lets go of it when the process ends, however it ends. False: somebody else has it. */
 export function lockFd(fd: number): boolean {
   return native().flock(fd, LOCK_EX_NB) === 0;
+}
+
+const SIG_UNBLOCK = 1;
+const SIGUSR1 = 10;
+
+/** A Node started with `--disable-sigusr1` blocks the signal in every thread: from now on handlers of ours hear it again, and still nothing opens an inspector. */
+export function unblockSigusr1(): void {
+  const set = Buffer.alloc(128);
+  set[(SIGUSR1 - 1) >> 3] = 1 << ((SIGUSR1 - 1) & 7);
+  native().sigmask(SIG_UNBLOCK, set, null);
 }

@@ -15,7 +15,8 @@ import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { Latest } from '../spiffe/latest.ts';
 import type { JwtAuthority, X509Authority } from './authority.ts';
-import type { JournalRecord, Store, StoredBundle } from './store/store.ts';
+import { emptyBundle } from './bundles.ts';
+import type { JournalRecord, Store } from './store/store.ts';
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
@@ -358,10 +359,6 @@ function x509AuthorityOf(key: SigningKey, chainDer: readonly Buffer[], rootsSha2
     notAfterMs: Math.min(...all.map((one) => one.notAfterMs)),
     rootsSha256,
   };
-}
-
-export function emptyBundle(trustDomain: string): StoredBundle {
-  return { trustDomain, x509Authorities: [], jwtAuthorities: [], refreshHintSeconds: 0, sequence: 0 };
 }
 
 const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';

@@ -58,6 +58,27 @@ const server = z.strictObject({
   profiling_names: notHere(''),
 });
 
+/** `plugin_data` of DataStore "sql". Default: a file in the data_dir. */
+export const datastoreSettings = z.strictObject({
+  database_type: oneOf('sqlite3').default('sqlite3'),
+  /** A path. SPIRE's `file:` before it is taken; options of the C library behind a `?` are not. */
+  connection_string: z
+    .string()
+    .refine((written) => !/[?\0]/.test(written), 'must be a path, without options')
+    .refine((written) => !written.includes(':memory:'), 'must be a path: what is only in memory is lost at each restart')
+    .transform((written) => written.replace(/^file:(\/\/(?=\/))?/, ''))
+    .optional(),
+  ro_connection_string: notHere('only for databases with replicas'),
+  root_ca_path: notHere('only for PostgreSQL and MySQL'),
+  client_cert_path: notHere('only for PostgreSQL and MySQL'),
+  client_key_path: notHere('only for PostgreSQL and MySQL'),
+  /** Pools and migrations of SPIRE's: without meaning for one file, and harmless. */
+  max_open_conns: integer.optional(),
+  max_idle_conns: integer.optional(),
+  conn_max_lifetime: durationMs.optional(),
+  disable_migration: z.literal(false).optional(),
+});
+
 /** SPIRE's file as a whole. */
 export const serverSettings = z.strictObject({
   server,

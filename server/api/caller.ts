@@ -38,8 +38,11 @@ export class Callers {
       throw denied(context.method);
     }
     if (!peer.id) throw denied(context.method);
-    if (rule.allow.includes('admin') && this.#isAdmin(peer.id)) return;
-    if (rule.allow.includes('downstream') && this.#entries(peer.id).some((entry) => entry.downstream)) return;
+    // a connection outlives its certificate by nothing that is said on it
+    const ended = peer.notAfterMs <= this.#settings.clock.now();
+    if (ended && !rule.allow.includes('agent')) throw denied(context.method);
+    if (!ended && rule.allow.includes('admin') && this.#isAdmin(peer.id)) return;
+    if (!ended && rule.allow.includes('downstream') && this.#entries(peer.id).some((entry) => entry.downstream)) return;
     if (rule.allow.includes('agent')) return void (await this.agent(context));
     throw denied(context.method);
   }

@@ -138,7 +138,12 @@ describe('faults', () => {
       `${STORE}\n${DISK}\nKeyManager "memory" {}`,
       /plugin type "KeyManager" constraint not satisfied: expected exactly 1 but got 2/,
     ],
-    ['no data store', DISK, /plugin type "DataStore" constraint not satisfied: expected exactly 1 but got 0/],
+    [
+      'a data store of another kind',
+      `DataStore "sql" { plugin_data { database_type = "mysql" } }\n${DISK}`,
+      /DataStore "sql".plugin_data.database_type: expected sqlite3/,
+    ],
+    ['options in the path of the data store', `DataStore "sql" { plugin_data { connection_string = "x?mode=ro" } }\n${DISK}`, /must be a path, without options/],
     ["a plugin of the agent's", `${STORE}\nKeyManager "only_agents" {}`, /there is no such KeyManager.*there are: disk, memory/],
     ['an external plugin', `${STORE}\nKeyManager "disk" { plugin_cmd = "/x" }`, /external plugins \(plugin_cmd\) are not run/],
     [

@@ -152,6 +152,10 @@ export class Database {
   }
 
   #migrate(): void {
+    const foreign = this.#sqlite.prepare("SELECT name FROM sqlite_schema WHERE name IN ('registered_entries', 'attested_node_entries')").get();
+    if (foreign) {
+      throw fail('STORE_FAILED', `${this.#path} is the datastore of a SPIRE server, whose tables are others: set connection_string to a file of our own`);
+    }
     this.#sqlite.exec('CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)');
     const version = Number(
       (this.#sqlite.prepare('SELECT max(version) AS version FROM schema_version').get() as { version: number | null }).version ?? 0,
