@@ -299,6 +299,7 @@ export function standingOf(error: unknown): Standing | undefined {
       case Reason.AGENT_NOT_ACTIVE:
       case Reason.AGENT_MUST_REATTEST:
         return 'attest-again';
+      case Reason.UNKNOWN:
       default:
         return undefined;
     }

@@ -169,7 +169,7 @@ function algorithmOf(key: SigningKey): JwtAlgorithmName {
     case 'rsa-2048':
     case 'rsa-4096':
       return 'RS256';
-    default:
+    case undefined:
       throw fail('INTERNAL', 'a JWT key of an unknown type');
   }
 }

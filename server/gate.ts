@@ -30,7 +30,8 @@ export function createGate({ callers, limits, metrics, clock, log, audit }: Gate
     const told = (outcome: Outcome) => {
       const status = statusName(outcome.code);
       metrics.call(rpcMetricName(method), status, clock.monotonic() - startedAt);
-      if (audit && !QUIET.has(method)) log.info('API accessed', { type: 'audit', request_id: randomUUID(), ...fieldsOf(context), ...resultOf(outcome) });
+      if (audit && !QUIET.has(method))
+        log.info('API accessed', { type: 'audit', request_id: randomUUID(), ...fieldsOf(context), ...resultOf(outcome) });
       else if (outcome.code !== 0 && !context.signal.aborted) log.debug('Call refused', { ...fieldsOf(context), ...resultOf(outcome) });
     };
     try {

@@ -86,7 +86,9 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
     socket.destroy();
   });
   await new Promise<void>((done, refuse) => {
-    server.once('error', (cause) => refuse(fail('FAILED_PRECONDITION', `unable to listen on ${parts.address}:${parts.port}: ${cause.message}`, { cause })));
+    server.once('error', (cause) =>
+      refuse(fail('FAILED_PRECONDITION', `unable to listen on ${parts.address}:${parts.port}: ${cause.message}`, { cause })),
+    );
     server.listen(parts.port, parts.address, done);
   });
   server.on('error', (error) => log.error('The TCP listener failed', { error }));
@@ -120,7 +122,8 @@ async function endWithCertificate(socket: TLSSocket, notAfterMs: number, clock: 
   const either = AbortSignal.any([signal, closed.signal]);
   try {
     // in pieces: the wall clock may jump
-    for (let left = notAfterMs - clock.now(); left > 0; left = notAfterMs - clock.now()) await clock.sleep(Math.min(left, 60_000), either, { ref: false });
+    for (let left = notAfterMs - clock.now(); left > 0; left = notAfterMs - clock.now())
+      await clock.sleep(Math.min(left, 60_000), either, { ref: false });
     socket.destroy();
   } catch {
     // closed before

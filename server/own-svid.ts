@@ -42,7 +42,10 @@ export class OwnSvid {
     for (;;) {
       const changed = new AbortController();
       const either = AbortSignal.any([signal, changed.signal]);
-      const watching = this.#waitForOther(activeX509, either).then(() => changed.abort(), () => {});
+      const watching = this.#waitForOther(activeX509, either).then(
+        () => changed.abort(),
+        () => {},
+      );
       const { notBeforeMs, notAfterMs } = this.latest.value;
       const left = (notBeforeMs + notAfterMs) / 2 - clock.now();
       await clock.sleep(Math.min(Math.max(left, 1_000), LONGEST_SLEEP_MS), either).catch(() => {});
@@ -69,8 +72,15 @@ export class OwnSvid {
 }
 
 async function make({ authority }: OwnSvidParts): Promise<X509Svid> {
-  const key = await generateEcKey('ec-p256');
+  const key = generateEcKey('ec-p256');
   const spkiDer = createPublicKey(key).export({ type: 'spki', format: 'der' });
-  const { chainDer } = await authority.signX509Svid({ spiffeId: SpiffeId.of(authority.settings.trustDomain, '/spire/server'), spkiDer, ttlMs: 0 });
-  return X509Svid.of(chainDer.map((der) => Certificate.parse(der)), key);
+  const { chainDer } = await authority.signX509Svid({
+    spiffeId: SpiffeId.of(authority.settings.trustDomain, '/spire/server'),
+    spkiDer,
+    ttlMs: 0,
+  });
+  return X509Svid.of(
+    chainDer.map((der) => Certificate.parse(der)),
+    key,
+  );
 }

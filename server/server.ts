@@ -213,17 +213,33 @@ function rooms({ server }: ServerSettings, { log, clock }: ServerParts, made: Ro
   return { shared, gate, callers };
 }
 
-function withLocal(shared: readonly Service[], log: AdjustableLog, memory: Memory, trustDomain: TrustDomain, clock: Clock, own: OwnSvid): readonly Service[] {
+function withLocal(
+  shared: readonly Service[],
+  log: AdjustableLog,
+  memory: Memory,
+  trustDomain: TrustDomain,
+  clock: Clock,
+  own: OwnSvid,
+): readonly Service[] {
   const all = [
     ...shared,
     service(LoggerDefinition, createLoggerApi(log)),
     service(DebugDefinition, createDebugApi({ state: memory, clock, svid: () => own.latest.value.chain })),
-    service(HealthDefinition, healthService(() => memory.bundle(trustDomain.name) !== undefined)),
+    service(
+      HealthDefinition,
+      healthService(() => memory.bundle(trustDomain.name) !== undefined),
+    ),
   ];
   return [...all, ...reflection(all)];
 }
 
-async function startRotation(settings: ServerSettings, plugins: readonly ReadyPlugin[], host: Host, store: Store, signal: AbortSignal): Promise<Rotation> {
+async function startRotation(
+  settings: ServerSettings,
+  plugins: readonly ReadyPlugin[],
+  host: Host,
+  store: Store,
+  signal: AbortSignal,
+): Promise<Rotation> {
   const { server } = settings;
   const [upstreamPlugin] = readyOf(plugins, 'upstream-authority');
   const [keysPlugin] = readyOf(plugins, 'server-key-manager');
@@ -339,6 +355,8 @@ function checkTrustDomain(memory: Memory, trustDomain: TrustDomain): void {
 }
 
 function other(stored: TrustDomain, configured: TrustDomain): Error {
-  return fail('SETTINGS_INVALID', `the datastore is of trust domain ${stored}, the settings say ${configured}: set trust_domain = "${stored}", or use another datastore`);
+  return fail(
+    'SETTINGS_INVALID',
+    `the datastore is of trust domain ${stored}, the settings say ${configured}: set trust_domain = "${stored}", or use another datastore`,
+  );
 }
-

@@ -3,11 +3,11 @@ import { readFileSync, writeFileSync } from 'node:fs';
 const lock = JSON.parse(readFileSync('package-lock.json', 'utf8'));
 const ps = lock.packages;
 const has = (name) => Object.keys(ps).some((p) => p === `node_modules/${name}`);
-for (const [k, v] of Object.entries({ ...ps }))
+for (const v of Object.values({ ...ps }))
   for (const [name, version] of Object.entries(v.optionalDependencies ?? {})) {
     if (has(name)) continue;
     const os = (/(android|darwin|win32|freebsd|openharmony|linux)/.exec(name) ?? [])[1],
-      cpu = (/(arm64|x64|ia32|ppc64|riscv64|s390x)/.exec(name) ?? [, 'arm'])[1];
+      cpu = (/(arm64|x64|ia32|ppc64|riscv64|s390x)/.exec(name) ?? ['', 'arm'])[1];
     const libc = os === 'linux' ? [/musl/.test(name) ? 'musl' : 'glibc'] : undefined;
     if (!os) throw new Error(name);
     ps[`node_modules/${name}`] = {

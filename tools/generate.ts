@@ -9,12 +9,21 @@ const root = resolve(import.meta.dirname, '..');
 const bin = join(root, 'node_modules', '.bin');
 const out = resolve(process.argv[2] ?? join(root, 'proto', 'gen'));
 const env = { ...process.env, PATH: `${bin}:${process.env['PATH'] ?? ''}` };
-const buf = (...args: string[]) => execFileSync(join(bin, 'buf'), args, { cwd: join(root, 'proto'), env, stdio: ['ignore', 'inherit', 'inherit'] });
+const buf = (...args: string[]) =>
+  execFileSync(join(bin, 'buf'), args, { cwd: join(root, 'proto'), env, stdio: ['ignore', 'inherit', 'inherit'] });
 
 rmSync(out, { recursive: true, force: true });
 const template = JSON.stringify({
   version: 'v2',
-  plugins: [{ local: 'protoc-gen-ts_proto', out, opt: readFileSync(join(root, 'proto', 'ts-proto.options'), 'utf8').trim().split('\n') }],
+  plugins: [
+    {
+      local: 'protoc-gen-ts_proto',
+      out,
+      opt: readFileSync(join(root, 'proto', 'ts-proto.options'), 'utf8')
+        .trim()
+        .split('\n'),
+    },
+  ],
 });
 buf('generate', '--template', template, '--include-imports', '--include-wkt');
 

@@ -12,8 +12,13 @@ export function selectorFilter({ selectors, match }: SelectorMatch): (selectors:
       throw fail('REQUEST_INVALID', `failed to parse selectors: ${(cause as Error).message}`, { cause });
     }
   }
-  const wanted = new Set(selectors.map(selectorKey));
-  const within = (has: readonly Selector[]) => has.filter((one) => wanted.has(selectorKey(one))).length;
+  const passes = setFilter(new Set(selectors.map(selectorKey)), match);
+  return (has) => passes(has.map(selectorKey));
+}
+
+/** Whether a set (each member once) passes. With SUBSET and ANY the empty set never does. Throws REQUEST_INVALID for unknown behaviours. */
+export function setFilter(wanted: ReadonlySet<string>, match: number): (has: readonly string[]) => boolean {
+  const within = (has: readonly string[]) => has.filter((one) => wanted.has(one)).length;
   switch (match) {
     case Behavior.MATCH_EXACT:
       return (has) => has.length === wanted.size && within(has) === wanted.size;
@@ -24,6 +29,6 @@ export function selectorFilter({ selectors, match }: SelectorMatch): (selectors:
     case Behavior.MATCH_ANY:
       return (has) => within(has) > 0;
     default:
-      throw fail('REQUEST_INVALID', `failed to parse selectors: unknown match behavior ${match}`);
+      throw fail('REQUEST_INVALID', `unknown match behavior ${match}`);
   }
 }

@@ -103,7 +103,7 @@ describe('what an agent is authorized for', () => {
     await clock.advance(60_000);
     expect(idsOf(AGENT)).toEqual(['long']);
     expect(memory.isAuthorized(AGENT, 'below')).toBe(false);
-    expect(touched.map(({ agents }) => [...agents])).toEqual([[AGENT]]);
+    expect(touched.map(({ agents }) => Array.from(agents))).toEqual([[AGENT]]);
     stop.abort();
     await running;
   });

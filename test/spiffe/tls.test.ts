@@ -32,7 +32,7 @@ let bundles: X509BundleSource;
 const svids: Record<string, X509Svid> = {};
 
 function svidOf(...chain: TestCertificate[]): X509Svid {
-  return X509Svid.fromPem(chain.map((one) => one.pem).join(''), chain[0]?.key.export({ type: 'pkcs8', format: 'pem' }) as string);
+  return X509Svid.fromPem(chain.map((one) => one.pem).join(''), chain[0]?.key.export({ type: 'pkcs8', format: 'pem' }));
 }
 
 let server: TlsServer;

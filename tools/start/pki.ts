@@ -16,7 +16,11 @@ export interface Pki {
 
 /** Paths of the root's certificate and the intermediate's certificate and key below `folder`. `madeNow`: they were not there before. */
 export async function enterprisePki(folder: string, nowMs: number): Promise<Pki & { readonly madeNow: boolean }> {
-  const paths = { rootPem: join(folder, 'root.pem'), intermediatePem: join(folder, 'intermediate.pem'), intermediateKeyPem: join(folder, 'intermediate.key') };
+  const paths = {
+    rootPem: join(folder, 'root.pem'),
+    intermediatePem: join(folder, 'intermediate.pem'),
+    intermediateKeyPem: join(folder, 'intermediate.key'),
+  };
   if (Object.values(paths).every((path) => existsSync(path))) return { ...paths, madeNow: false };
   const crypto = new Crypto();
   x509.cryptoProvider.set(crypto);
@@ -29,7 +33,11 @@ export async function enterprisePki(folder: string, nowMs: number): Promise<Pki 
     notAfter: new Date(nowMs + 3650 * DAY_MS),
     signingAlgorithm: ALGORITHM,
     keys: root,
-    extensions: [new x509.BasicConstraintsExtension(true, undefined, true), usages, await x509.SubjectKeyIdentifierExtension.create(root.publicKey, false, crypto)],
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      usages,
+      await x509.SubjectKeyIdentifierExtension.create(root.publicKey, false, crypto),
+    ],
   });
   const intermediateCertificate = await x509.X509CertificateGenerator.create({
     subject: 'O=Example Corp, CN=Example Corp Workload Identity CA',
@@ -46,7 +54,9 @@ export async function enterprisePki(folder: string, nowMs: number): Promise<Pki 
       await x509.AuthorityKeyIdentifierExtension.create(root.publicKey, false, crypto),
     ],
   });
-  const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', intermediate.privateKey)).toString('base64').replace(/.{64}/g, '$&\n');
+  const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', intermediate.privateKey))
+    .toString('base64')
+    .replace(/.{64}/g, '$&\n');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   writeFileSync(paths.intermediateKeyPem, `-----BEGIN PRIVATE KEY-----\n${pkcs8}\n-----END PRIVATE KEY-----\n`, { mode: 0o600 });
   writeFileSync(paths.intermediatePem, `${intermediateCertificate.toString('pem')}\n`);

@@ -1,19 +1,96 @@
-/** A workload of `npm start`: gets its identity from the Workload API and speaks mTLS. Commands come as lines on stdin, events go as JSON lines to stdout. */
+/**
+ * A workload of `npm start`: it holds no secret, asks the Workload API who it is, and speaks mTLS with the other one. It is told what to do by lines on
+ * stdin (`serve PEER`, `call PORT PEER`), and tells what happens by lines of JSON on stdout.
+ */
+import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
-import { JwtBundle } from '../../spiffe/bundle.ts';
-import { WorkloadApiClient } from '../../spiffe/workload-client.ts';
+import type { BundleSet } from '../../spiffe/bundle.ts';
+import { systemClock } from '../../spiffe/clock.ts';
+import { SpiffeError } from '../../spiffe/errors.ts';
+import { validateJwtSvid } from '../../spiffe/jwt-svid.ts';
+import { connectTls, type TlsPeer, TlsServer, tlsPeer } from '../../spiffe/tls.ts';
+import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-client.ts';
 
-const client = new WorkloadApiClient({});
+const client = new WorkloadApiClient();
 const stop = new AbortController();
-const say = (event: Record<string, unknown>) => process.stdout.write(`${JSON.stringify({ at: Date.now(), ...event })}\n`);
-void JwtBundle;
+const say = (event: Readonly<Record<string, unknown>>) => process.stdout.write(`${JSON.stringify(event)}\n`);
 
-async function follow(): Promise<void> {
-  for await (const context of client.watchX509Context({ signal: stop.signal, onError: (error: unknown) => say({ event: 'refused', why: String(error) }) })) {
-    say({ event: 'svids', ids: context.svids.map((svid) => String(svid.id)) });
+let context: X509Context | undefined;
+let jwtBundles: BundleSet | undefined;
+let server: TlsServer | undefined;
+
+/** The identity of now. */
+function mine(): { readonly svid: X509Context['svids'][number]; readonly bundles: BundleSet } {
+  const [svid] = context?.svids ?? [];
+  if (!context || !svid) throw new Error('no identity yet');
+  return { svid, bundles: context.bundles };
+}
+
+const only = (wanted: string) => (peer: TlsPeer) => {
+  if (String(peer.id) !== wanted) throw new SpiffeError('DENIED', undefined, `${peer.id} is not ${wanted}`);
+};
+
+async function followX509(): Promise<void> {
+  for await (const next of client.watchX509Context({
+    signal: stop.signal,
+    onError: (error) => say({ event: 'refused', why: String(error) }),
+  })) {
+    context = next;
+    server?.rotate(mine().svid);
+    say({ event: 'svids', ids: next.svids.map(({ id }) => String(id)), until: new Date(mine().svid.notAfterMs) });
   }
 }
-createInterface({ input: process.stdin }).on('close', () => stop.abort());
-await follow().catch((error: unknown) => {
+
+async function followJwt(): Promise<void> {
+  for await (const next of client.watchJwtBundles({ signal: stop.signal })) jwtBundles = next;
+}
+
+/** Takes connections of `peer` alone; each sends a JWT-SVID that it got for us. */
+function serve(peer: string): void {
+  server = new TlsServer({
+    svid: mine().svid,
+    client: 'required',
+    bundles: { x509Bundle: (trustDomain) => mine().bundles.x509Bundle(trustDomain) },
+    authorize: only(peer),
+    onRefused: (error) => say({ event: 'turned away', why: String(error) }),
+    onConnection: (socket) => {
+      createInterface({ input: socket }).once('line', (token) => {
+        if (!jwtBundles) return void socket.destroy();
+        const audience = [String(mine().svid.id)];
+        const { id } = validateJwtSvid(token, { audience, bundles: jwtBundles, nowMs: systemClock.now() });
+        socket.end(`hello ${String(tlsPeer(socket)?.id)}; your token says ${id}\n`);
+        return undefined;
+      });
+    },
+  });
+  const listening = server.server;
+  listening.listen(0, '127.0.0.1', () => {
+    const { port } = listening.address() as AddressInfo;
+    say({ event: 'serving', port });
+  });
+}
+
+async function call(port: number, peer: string): Promise<void> {
+  const { svid, bundles } = mine();
+  const token = (await client.fetchJwtSvid({ audience: peer, subject: svid.id, signal: stop.signal })).token;
+  const socket = connect(port, '127.0.0.1');
+  const tls = await connectTls(socket, { svid, bundles, authorize: only(peer), signal: stop.signal });
+  tls.write(`${token}\n`);
+  for await (const line of createInterface({ input: tls })) say({ event: 'answer', line, peer: String(tlsPeer(tls)?.id) });
+}
+
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    const [word, ...rest] = line.split(' ');
+    if (word === 'serve') serve(rest[0] ?? '');
+    if (word === 'call') call(Number(rest[0]), rest[1] ?? '').catch((error: unknown) => say({ event: 'failed', why: String(error) }));
+  })
+  .once('close', () => {
+    stop.abort(new Error('told to stop'));
+    server?.server.close();
+    client.close();
+  });
+
+await Promise.all([followX509(), followJwt()]).catch((error: unknown) => {
   if (!stop.signal.aborted) throw error;
 });

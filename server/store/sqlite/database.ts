@@ -77,7 +77,7 @@ export class Database {
   /** Runs `run` in the next transaction; resolves once that is on disk. What it throws undoes its own writes and nobody else's. */
   write<T>(run: (transaction: Transaction) => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#queue.push({ run, resolve: resolve as (value: unknown) => void, reject });
+      this.#queue.push({ run, resolve, reject });
       if (this.#scheduled) return;
       this.#scheduled = true;
       setImmediate(() => this.#flush());
@@ -152,9 +152,14 @@ export class Database {
   }
 
   #migrate(): void {
-    const foreign = this.#sqlite.prepare("SELECT name FROM sqlite_schema WHERE name IN ('registered_entries', 'attested_node_entries')").get();
+    const foreign = this.#sqlite
+      .prepare("SELECT name FROM sqlite_schema WHERE name IN ('registered_entries', 'attested_node_entries')")
+      .get();
     if (foreign) {
-      throw fail('STORE_FAILED', `${this.#path} is the datastore of a SPIRE server, whose tables are others: set connection_string to a file of our own`);
+      throw fail(
+        'STORE_FAILED',
+        `${this.#path} is the datastore of a SPIRE server, whose tables are others: set connection_string to a file of our own`,
+      );
     }
     this.#sqlite.exec('CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)');
     const version = Number(

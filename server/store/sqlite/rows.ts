@@ -82,7 +82,7 @@ export function similarity({ parentId, spiffeId, selectors }: Entry): Buffer {
     .digest();
 }
 
-export function nodeToRow({ id: _, attestationType: __, banned: ___, record: ____, ...data }: Node): string {
+export function nodeToRow({ id, attestationType, banned, record, ...data }: Node): string {
   return JSON.stringify(data);
 }
 
