@@ -2,17 +2,15 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
-import { SpiffeWorkloadAPIDefinition, type X509SVIDResponse } from '../../../proto/gen/spiffe/workload/workload.ts';
-import { Bundle, BundleSet, JwtBundle, X509Bundle } from '../../../spiffe/bundle.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
-import { type Calls, openChannel, rpcStatusOf } from '../../../spiffe/grpc.ts';
-import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
-import { type JwtSvid, parseJwtSvidUnverified, validateJwtSvid } from '../../../spiffe/jwt-svid.ts';
+import { rpcStatusOf } from '../../../spiffe/grpc.ts';
+import { SpiffeId } from '../../../spiffe/id.ts';
+import { type JwtSvid, validateJwtSvid } from '../../../spiffe/jwt-svid.ts';
 import { type Authorize, connectTls, TlsServer, tlsPeer } from '../../../spiffe/tls.ts';
-import { verifyX509Svid, X509Svid } from '../../../spiffe/x509-svid.ts';
+import { WorkloadApiClient, type X509Context } from '../../../spiffe/workload-client.ts';
+import { verifyX509Svid } from '../../../spiffe/x509-svid.ts';
 
 interface Request {
   readonly id: number;
@@ -38,30 +36,13 @@ function failure(error: unknown): { message: string; code: string } {
   return { message: error instanceof Error ? error.message : String(error), code: code === undefined ? '' : (NAMES[code] ?? String(code)) };
 }
 
-/** The workload's identity as one answer gave it, each chain verified against the bundles of the same answer. */
-interface Identity {
-  readonly svids: readonly X509Svid[];
-  readonly bundles: BundleSet;
+/** Each chain must lead to the bundles of the same answer. */
+function checked(context: X509Context): X509Context {
+  for (const svid of context.svids) verifyX509Svid(svid.chain, context.bundles, { nowMs: systemClock.now() });
+  return context;
 }
 
-function identityOf(answer: X509SVIDResponse): Identity {
-  const bundles = new Map<string, Bundle>();
-  const add = (id: string, der: Uint8Array) => {
-    const trustDomain = TrustDomain.parseNameOrId(id);
-    bundles.set(trustDomain.name, new Bundle(trustDomain, { x509Authorities: X509Bundle.fromDer(trustDomain, der).authorities }));
-  };
-  for (const [id, der] of Object.entries(answer.federatedBundles)) add(id, der);
-  const svids = answer.svids.map((svid) => {
-    const parsed = X509Svid.fromDer(svid.x509Svid, svid.x509SvidKey, svid.hint);
-    add(parsed.id.trustDomain.name, svid.bundle);
-    return parsed;
-  });
-  const set = new BundleSet(bundles.values());
-  for (const svid of svids) verifyX509Svid(svid.chain, set, { nowMs: systemClock.now() });
-  return { svids, bundles: set };
-}
-
-function told({ svids, bundles }: Identity): object {
+function told({ svids, bundles }: X509Context): object {
   return {
     svids: svids.map((svid) => ({
       id: String(svid.id),
@@ -81,54 +62,31 @@ const jwtTold = (svid: JwtSvid) => ({
   token: svid.token,
 });
 
-const HEADER = { 'workload.spiffe.io': 'true' };
-type Api = Calls<typeof SpiffeWorkloadAPIDefinition>;
-
 /** The Workload API for as long as `work` runs. */
-async function withApi<T>(addr: string, work: (api: Api) => Promise<T>): Promise<T> {
-  const channel = openChannel({ target: addr });
+async function withApi<T>(address: string, work: (api: WorkloadApiClient) => Promise<T>): Promise<T> {
+  const api = new WorkloadApiClient({ address, backoff: () => 50 });
   try {
-    return await work(channel.service(SpiffeWorkloadAPIDefinition));
+    return await work(api);
   } finally {
-    channel.close();
+    api.close();
   }
 }
 
-async function first<T>(stream: AsyncIterable<T>): Promise<T> {
-  for await (const answer of stream) return answer;
-  throw new SpiffeError('UNAVAILABLE', undefined, 'the stream ended before its first message');
-}
+const identity = (addr: string) => withApi(addr, async (api) => checked(await api.fetchX509Context()));
 
-const identity = (addr: string) => withApi(addr, async (api) => identityOf(await first(api.fetchX509SVID({}, { metadata: HEADER }))));
-
-async function jwtBundles(addr: string): Promise<BundleSet> {
-  const { bundles } = await withApi(addr, (api) => first(api.fetchJWTBundles({}, { metadata: HEADER })));
-  return new BundleSet(
-    Object.entries(bundles).map(([id, jwks]) => {
-      const trustDomain = TrustDomain.parseNameOrId(id);
-      return new Bundle(trustDomain, { jwtAuthorities: JwtBundle.fromJwks(trustDomain, jwks).authorities.values() });
-    }),
-  );
-}
-
-async function fetchJwt({ addr, audience, subject = '' }: Request): Promise<JwtSvid[]> {
-  const request = { audience: [...audience], spiffeId: subject };
-  const { svids } = await withApi(addr, (api) => api.fetchJWTSVID(request, { metadata: HEADER }));
-  return svids.map(({ svid, hint }) => parseJwtSvidUnverified(svid, { hint }));
+async function fetchJwt({ addr, audience, subject = '' }: Request): Promise<readonly JwtSvid[]> {
+  const [first = '', ...extraAudiences] = audience;
+  const subjectId = subject === '' ? undefined : SpiffeId.parse(subject);
+  return withApi(addr, (api) => api.fetchJwtSvids({ audience: first, extraAudiences, subject: subjectId }));
 }
 
 async function watch({ id, addr }: Request, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
-    try {
-      await withApi(addr, async (api) => {
-        for await (const answer of api.fetchX509SVID({}, { metadata: HEADER, signal })) event(id, 'update', told(identityOf(answer)));
-      });
-    } catch (fault) {
-      if (signal.aborted) return;
-      event(id, 'error', failure(fault));
-    }
-    await sleep(50, undefined, { signal }).catch(() => {});
-  }
+  const onError = (fault: unknown) => event(id, 'error', failure(fault));
+  await withApi(addr, async (api) => {
+    for await (const context of api.watchX509Context({ signal, onError })) event(id, 'update', told(checked(context)));
+  }).catch((fault: unknown) => {
+    if (!signal.aborted) throw fault;
+  });
 }
 
 /** Admits one SPIFFE ID, or with '' everybody who was verified. */
@@ -202,13 +160,15 @@ async function serve(request: Request, signal: AbortSignal): Promise<object> {
     case 'jwt.fetch':
       return { svids: (await fetchJwt(request)).map(jwtTold) };
     case 'jwt.validate': {
-      const question = { audience: audience[0] ?? '', svid: token ?? '' };
-      const { spiffeId } = await withApi(addr, (api) => api.validateJWTSVID(question, { metadata: HEADER }));
-      return { id: spiffeId };
+      const question = { audience: audience[0] ?? '', token: token ?? '' };
+      const valid = await withApi(addr, (api) => api.validateJwtSvid(question));
+      return { id: String(valid.id) };
     }
     case 'jwt.source': {
       const svid = token ?? (await fetchJwt(request))[0]?.token ?? '';
-      return jwtTold(validateJwtSvid(svid, { audience, bundles: await jwtBundles(addr), nowMs: systemClock.now() }));
+      return jwtTold(
+        validateJwtSvid(svid, { audience, bundles: await withApi(addr, (api) => api.fetchJwtBundles()), nowMs: systemClock.now() }),
+      );
     }
     case 'mtls.listen':
       await listen(request, signal);
