@@ -173,7 +173,11 @@ export async function listenAdmin(parts: { readonly path: string; readonly rpc: 
     directoryMode: 0o750,
     maxConnections: 1_024,
     log,
-    onConnection: (socket, { pid, uid, gid, pidfd }) => rpc.accept(socket, { kind: 'process', pid, uid, gid, pidfd, connection: socket }),
+    onConnection: (socket, { pid, uid, gid, pidfd }) => {
+      rpc.accept(socket, { kind: 'process', pid, uid, gid, pidfd, connection: socket });
+      // it was accepted without reading; whoever reads now stands ready
+      socket.resume();
+    },
   });
   log.info('Starting Server APIs', { address: listener.path, network: 'unix' });
   return listener;
