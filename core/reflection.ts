@@ -1,7 +1,11 @@
 /** gRPC server reflection, v1 and v1alpha, over the descriptors of exactly those services that a server has (WE-31, WAPI-4). */
 import { brotliDecompressSync } from 'node:zlib';
 import { DESCRIPTORS } from '../proto/gen/descriptors.ts';
-import { ServerReflectionDefinition as V1, type ServerReflectionRequest, type ServerReflectionResponse } from '../proto/gen/grpc/reflection/v1/reflection.ts';
+import {
+  ServerReflectionDefinition as V1,
+  type ServerReflectionRequest,
+  type ServerReflectionResponse,
+} from '../proto/gen/grpc/reflection/v1/reflection.ts';
 import { ServerReflectionDefinition as V1Alpha } from '../proto/gen/grpc/reflection/v1alpha/reflection.ts';
 import { type Service, service } from './rpc.ts';
 
@@ -21,7 +25,7 @@ export function reflection(services: readonly Service[]): readonly Service[] {
   const names = [...services.map((one) => one.definition.fullName), V1.fullName, V1Alpha.fullName].sort();
   let files: ReadonlyMap<string, File> | undefined;
   const answer = (request: ServerReflectionRequest): ServerReflectionResponse => {
-    files ??= readFiles();
+    files ??= filesOf(names, readFiles());
     return { validHost: request.host, originalRequest: request, messageResponse: messageFor(request, files, names) };
   };
   async function* serverReflectionInfo(requests: AsyncIterable<ServerReflectionRequest>): AsyncGenerator<ServerReflectionResponse> {
@@ -30,11 +34,21 @@ export function reflection(services: readonly Service[]): readonly Service[] {
   return [service(V1, { serverReflectionInfo }), service(V1Alpha, { serverReflectionInfo })];
 }
 
-function messageFor({ messageRequest }: ServerReflectionRequest, files: ReadonlyMap<string, File>, names: readonly string[]): ServerReflectionResponse['messageResponse'] {
-  const error = (errorCode: number, errorMessage: string) => ({ $case: 'errorResponse' as const, errorResponse: { errorCode, errorMessage } });
+function messageFor(
+  { messageRequest }: ServerReflectionRequest,
+  files: ReadonlyMap<string, File>,
+  names: readonly string[],
+): ServerReflectionResponse['messageResponse'] {
+  const error = (errorCode: number, errorMessage: string) => ({
+    $case: 'errorResponse' as const,
+    errorResponse: { errorCode, errorMessage },
+  });
   const whole = (file: File | undefined, what: string) =>
     file
-      ? { $case: 'fileDescriptorResponse' as const, fileDescriptorResponse: { fileDescriptorProto: withNeeds(file, files).map((one) => one.bytes) } }
+      ? {
+          $case: 'fileDescriptorResponse' as const,
+          fileDescriptorResponse: { fileDescriptorProto: withNeeds(file, files).map((one) => one.bytes) },
+        }
       : error(NOT_FOUND, `${what} is not known here`);
   switch (messageRequest?.$case) {
     case 'listServices':
@@ -53,6 +67,12 @@ function messageFor({ messageRequest }: ServerReflectionRequest, files: Readonly
     case undefined:
       return error(UNIMPLEMENTED, 'no request');
   }
+}
+
+/** Of all files those that define these services, and what they import. */
+function filesOf(services: readonly string[], all: ReadonlyMap<string, File>): ReadonlyMap<string, File> {
+  const defining = [...all.values()].filter((file) => file.symbols.some((symbol) => services.includes(symbol)));
+  return new Map(defining.flatMap((file) => withNeeds(file, all)).map((file) => [file.name, file]));
 }
 
 /** The file and all that it imports, imports of imports included. */
