@@ -3,6 +3,8 @@ import type { Plugin } from '../core/plugin/plugin.ts';
 import { agentDisk, serverDisk } from './key-manager/disk.ts';
 import { agentMemory, serverMemory } from './key-manager/memory.ts';
 import { agentJoinToken, serverJoinToken } from './node-attestor/join_token.ts';
+import { agentX509pop } from './node-attestor/x509pop/agent.ts';
+import { serverX509pop } from './node-attestor/x509pop/server.ts';
 import { disk } from './upstream-authority/disk/disk.ts';
 import unix from './workload-attestor/unix.ts';
 
@@ -13,6 +15,8 @@ export const BUILTIN: readonly Plugin[] = [
   agentMemory,
   serverJoinToken,
   agentJoinToken,
+  serverX509pop,
+  agentX509pop,
   disk,
   unix,
 ] as readonly Plugin[];

@@ -9,7 +9,7 @@ import { createPki, type IntermediateOptions, type Pki } from './pki.ts';
 
 export const ROOT = resolve(import.meta.dirname, '..', '..');
 /** How `warifu` is started: this very Node on the checkout's own program. */
-export const WARIFU: readonly string[] = [process.execPath, join(ROOT, 'cli', 'warifu.mjs')];
+export const WARIFU: readonly string[] = [process.execPath, '--disable-sigusr1', join(ROOT, 'cli', 'warifu.mjs')];
 
 export interface HouseOptions {
   /** Default `example.org`. */
