@@ -13,6 +13,8 @@ export interface Fields {
   readonly address?: string;
   readonly path?: string;
   readonly plugin?: string;
+  /** As it stands in a certificate or a setting. */
+  readonly uri?: string;
   readonly pid?: number;
   readonly uid?: number;
   readonly gid?: number;

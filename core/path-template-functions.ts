@@ -55,7 +55,7 @@ export function parametersText({ takes, rest }: Signature): string {
 
 /** Go's unicode.IsSpace. */
 const SPACES = '[\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]';
-const OUTER_SPACES = new RegExp(`^${SPACES}+|${SPACES}+$`, 'gu');
+const SPACE = new RegExp(SPACES, 'u');
 const ALL_SPACES = new RegExp(SPACES, 'gu');
 
 const text = (value: TemplateValue | undefined) => value as string;
@@ -65,7 +65,7 @@ const list = (value: TemplateValue | undefined) => value as readonly string[];
 export const FUNCTIONS: ReadonlyMap<string, readonly Signature[]> = new Map<string, readonly Signature[]>([
   ['lower', [{ takes: ['string'], gives: 'string', call: ([s]) => lower(text(s)) }]],
   ['upper', [{ takes: ['string'], gives: 'string', call: ([s]) => upper(text(s)) }]],
-  ['trim', [{ takes: ['string'], gives: 'string', call: ([s]) => text(s).replace(OUTER_SPACES, '') }]],
+  ['trim', [{ takes: ['string'], gives: 'string', call: ([s]) => trimBy((rune) => SPACE.test(rune), text(s)) }]],
   ['nospace', [{ takes: ['string'], gives: 'string', call: ([s]) => text(s).replace(ALL_SPACES, '') }]],
   ['trimAll', [{ takes: ['string', 'string'], gives: 'string', call: ([set, s]) => trimAll(text(set), text(s)) }]],
   ['trimPrefix', [{ takes: ['string', 'string'], gives: 'string', call: ([p, s]) => trimPrefix(text(p), text(s)) }]],
@@ -160,12 +160,17 @@ function runes(s: string, change: (rune: string) => string): string {
 }
 
 function trimAll(set: string, s: string): string {
-  const out = new Set(set);
+  const runesOf = new Set(set);
+  return trimBy((rune) => runesOf.has(rune), s);
+}
+
+/** By hand: a regular expression for the end of a text takes quadratic time on a hostile one. */
+function trimBy(outer: (rune: string) => boolean, s: string): string {
   const all = Array.from(s);
   let from = 0;
   let to = all.length;
-  while (from < to && out.has(all[from] as string)) from++;
-  while (to > from && out.has(all[to - 1] as string)) to--;
+  while (from < to && outer(all[from] as string)) from++;
+  while (to > from && outer(all[to - 1] as string)) to--;
   return all.slice(from, to).join('');
 }
 

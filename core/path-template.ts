@@ -22,8 +22,8 @@ export interface PathTemplate {
    * @param values one for each of the fields that the template was parsed with. Throws REQUEST_INVALID or ID_INVALID when no path can be made of them.
    */
   render(values: TemplateValues, trustDomain: TrustDomain): string;
-  /** The beginning of every path that it gives, as far as it depends on `known` alone. */
-  leading(known: TemplateValues): string;
+  /** The beginning of every path that it gives, as far as it depends on `known` alone; `whole`: that is all of it. */
+  leading(known: TemplateValues): { readonly text: string; readonly whole: boolean };
 }
 
 /** Far more than any template in use. */
@@ -46,15 +46,15 @@ export function parsePathTemplate(text: string, fields: TemplateFields): PathTem
     leading(known) {
       let lead = '/spire/agent';
       for (const part of parts) {
-        if (typeof part !== 'string' && ![...part.uses].every((name) => Object.hasOwn(known, name))) break;
+        if (typeof part !== 'string' && ![...part.uses].every((name) => Object.hasOwn(known, name))) return { text: lead, whole: false };
         try {
           lead += typeof part === 'string' ? part : String(part.run(known));
         } catch (error) {
-          if (error instanceof SpiffeError) break;
+          if (error instanceof SpiffeError) return { text: lead, whole: false };
           throw error;
         }
       }
-      return lead;
+      return { text: lead, whole: true };
     },
   };
 }

@@ -291,9 +291,9 @@ test('any text is a template or a fault, in short time', () => {
 
 test('the beginning of all its paths is known before there is a node', () => {
   const leading = (template: string) => parsePathTemplate(template, fields).leading({ PluginName: 'x509pop' });
-  expect(leading('/{{ .PluginName }}/{{ .Fingerprint }}')).toBe('/spire/agent/x509pop/');
-  expect(leading('/cn/{{ .Subject.CommonName }}/x')).toBe('/spire/agent/cn/');
-  expect(leading('/{{ .PluginName | upper }}')).toBe('/spire/agent/X509POP');
-  expect(leading('/x{{ .PluginName | trimPrefix .TrustDomain }}')).toBe('/spire/agent/x');
-  expect(leading('')).toBe('/spire/agent');
+  expect(leading('/{{ .PluginName }}/{{ .Fingerprint }}')).toEqual({ text: '/spire/agent/x509pop/', whole: false });
+  expect(leading('/cn/{{ .Subject.CommonName }}/x')).toEqual({ text: '/spire/agent/cn/', whole: false });
+  expect(leading('/{{ .PluginName | upper }}')).toEqual({ text: '/spire/agent/X509POP', whole: true });
+  expect(leading('/x{{ .PluginName | trimPrefix .TrustDomain }}')).toEqual({ text: '/spire/agent/x', whole: false });
+  expect(leading('')).toEqual({ text: '/spire/agent', whole: true });
 });
