@@ -2,6 +2,7 @@ import { constants, createHash, createPublicKey, type KeyObject, sign } from 'no
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Log, silent } from '../../../core/log.ts';
 import { agentX509pop } from '../../../plugins/node-attestor/x509pop/agent.ts';
@@ -439,6 +440,42 @@ describe('a proof is refused', () => {
     await expect(attested).rejects.toThrow('too late');
   });
 });
+
+test('whatever bytes a stranger sends as payload or answer, he is refused with a code', async () => {
+  const attest = await server({ ca_bundle_path: rootFile });
+  const coded = { code: expect.stringMatching(/^(REQUEST_INVALID|DENIED)$/) };
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    fc.json().map((text) => Buffer.from(text)),
+    cut(payloadOf(node)),
+    bent(payloadOf(node)),
+  );
+  await fc.assert(
+    fc.asyncProperty(bytes, async (payload) => {
+      await expect(attest(Buffer.from(payload), async () => Buffer.alloc(0))).rejects.toMatchObject(coded);
+    }),
+    { numRuns: 300 },
+  );
+  const answers = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    fc.json().map((text) => Buffer.from(text)),
+  );
+  await fc.assert(
+    fc.asyncProperty(answers, async (answer) => {
+      await expect(attest(payloadOf(node), async () => Buffer.from(answer))).rejects.toMatchObject(coded);
+    }),
+  );
+});
+
+/** A beginning of it. */
+const cut = (whole: Buffer) => fc.integer({ min: 0, max: whole.length - 1 }).map((length) => whole.subarray(0, length));
+/** The same with one octet of the certificate changed. */
+const bent = (whole: Buffer) =>
+  fc.tuple(fc.integer({ min: 0, max: whole.length - 1 }), fc.integer({ min: 1, max: 255 })).map(([at, by]) => {
+    const copy = Buffer.from(whole);
+    copy[at] = (copy[at] ?? 0) ^ by;
+    return copy;
+  });
 
 describe('a payload is refused', () => {
   const base64 = () => node.der.toString('base64');
