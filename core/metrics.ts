@@ -126,6 +126,18 @@ function clean(text: string): string {
 
 /** SPIRE's name of a method: `/spire.api.server.agent.v1.Agent/AttestAgent` → `rpc.agent.v1.agent.attest_agent`. */
 export function rpcMetricName(method: string): string {
+  let known = METHODS.get(method);
+  if (known === undefined) {
+    known = nameOf(method);
+    METHODS.set(method, known);
+  }
+  return known;
+}
+
+/** As many as there are methods: names of others never come so far. */
+const METHODS = new Map<string, string>();
+
+function nameOf(method: string): string {
   const [service = '', name = ''] = method.slice(1).split('/');
   const parts = service.replace(/^spire\.api\.(server|agent)\./, '').split('.');
   return ['rpc', ...parts.map(snake), snake(name)].join('.');

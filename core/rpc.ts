@@ -47,13 +47,19 @@ export const STATUS: Readonly<Record<CoreCode, number>> = {
   INTERNAL: Status.INTERNAL,
 };
 
+/** Those that Go spells in its own way. */
+const NAMED: Readonly<Record<string, string>> = { OK: 'OK', CANCELLED: 'Canceled' };
+
 /** The name of each gRPC status as gRPC's Go library writes it: `PermissionDenied`. */
 export function statusName(code: number): string {
-  const words = Object.entries(Status).find(([, number]) => number === code)?.[0] ?? 'UNKNOWN';
-  return code === 0
-    ? 'OK'
-    : words.replace(/_?([A-Z])([A-Z]*)/g, (_, first: string, rest: string) => first + rest.toLowerCase()).replace('Cancelled', 'Canceled');
+  return STATUS_NAMES.get(code) ?? 'Unknown';
 }
+
+const STATUS_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(Status)
+    .filter((entry): entry is [string, number] => typeof entry[1] === 'number')
+    .map(([words, code]) => [code, NAMED[words] ?? words.replace(/_?([A-Z])([A-Z]*)/g, (_, first: string, rest: string) => first + rest.toLowerCase())]),
+);
 
 /** How a call ended; what is measured, logged and audited. */
 export interface Outcome {
