@@ -5,7 +5,7 @@ import { fail } from './errors.ts';
 import { lockFd } from './native.ts';
 
 export interface LockFile {
-  /** Lets go. The file stays: removing it would let two programs hold two files of one name. */
+  /** Lets go; a second time does nothing. The file stays: removing it would let two programs hold two files of one name. */
   close(): void;
 }
 
@@ -24,5 +24,11 @@ export function lockFile(path: string, what: string): LockFile {
     closeSync(fd);
     throw error;
   }
-  return { close: () => closeSync(fd) };
+  let open = true;
+  return {
+    close() {
+      if (open) closeSync(fd);
+      open = false;
+    },
+  };
 }

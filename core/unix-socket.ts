@@ -3,6 +3,7 @@ import { lstat, mkdir, chmod, readlink, rename, link, unlink } from 'node:fs/pro
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname, join, parse, resolve, sep } from 'node:path';
 import { fail } from './errors.ts';
+import { lockFile } from './lock-file.ts';
 import type { Log } from './log.ts';
 import { closeFd, type PeerCredentials, peerCredentials, requireNative } from './native.ts';
 
@@ -40,17 +41,26 @@ export async function listenUnix(options: UnixListenOptions): Promise<UnixListen
   if (Buffer.byteLength(path) > MAX_PATH_BYTES) throw fail('SETTINGS_INVALID', `socket path ${path}: longer than ${MAX_PATH_BYTES} bytes`);
   await makeDirectories(dirname(path), options.directoryMode);
   await checkDirectories(dirname(path));
-  await removeDead(path);
-
-  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, highWaterMark: 16 * 1024 }, (socket) => accept(socket, options));
-  server.maxConnections = options.maxConnections;
-  server.on('drop', () => options.log.warn('Connection refused: too many', { path, count: options.maxConnections }));
-  await listening(server, path);
-  await chmod(path, options.mode);
-  return {
-    path,
-    close: () => new Promise((done) => (server.listening ? (server.close(), done()) : done())),
-  };
+  // one of us at a time looks at what is there and takes its place, and nobody else of us comes while we listen
+  const lock = lockFile(`${path}.lock`, 'the socket');
+  try {
+    await removeDead(path);
+    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, highWaterMark: 16 * 1024 }, (socket) => accept(socket, options));
+    server.maxConnections = options.maxConnections;
+    server.on('drop', () => options.log.warn('Connection refused: too many', { path, count: options.maxConnections }));
+    await listening(server, path);
+    await chmod(path, options.mode);
+    return {
+      path,
+      async close() {
+        if (server.listening) server.close();
+        lock.close();
+      },
+    };
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
 }
 
 function accept(socket: Socket, options: UnixListenOptions): void {
@@ -139,8 +149,8 @@ async function kindOf(path: string): Promise<'socket' | 'other' | undefined> {
 }
 
 /**
- * Takes a dead socket away. Two programs that start at once may both find it dead, and the slower one must not remove what the faster one has
- * just made: so it is moved aside first, which only one of them can do with the same file, and looked at again before it goes.
+ * Takes a dead socket away. None of ours can have come since we looked, but another program may: so it is moved aside first and looked at again before
+ * it goes.
  */
 async function removeDead(path: string): Promise<void> {
   const kind = await kindOf(path);
