@@ -73,10 +73,11 @@ class Indexed implements Memory {
     return this.#entries.get(id);
   }
 
-  *entries(): Generator<Entry, void, void> {
+  *entries(after = ''): Generator<Entry, void, void> {
     this.#sorted ??= [...this.#entries.keys()].sort();
-    for (const id of this.#sorted) {
-      const entry = this.#entries.get(id);
+    const sorted = this.#sorted;
+    for (let at = firstBehind(sorted, after); at < sorted.length; at++) {
+      const entry = this.#entries.get(sorted[at] ?? '');
       // whoever reads slowly may meet a gap
       if (entry) yield entry;
     }
@@ -448,6 +449,17 @@ class Groups<T> {
   clear(): void {
     this.#groups.clear();
   }
+}
+
+/** Where, in a sorted list, what is greater begins. */
+function firstBehind(sorted: readonly string[], after: string): number {
+  let from = 0;
+  for (let to = sorted.length; from < to; ) {
+    const middle = (from + to) >>> 1;
+    if ((sorted[middle] ?? '') > after) to = middle;
+    else from = middle + 1;
+  }
+  return from;
 }
 
 function anchorOf(alias: Entry): string {

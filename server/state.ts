@@ -7,8 +7,8 @@ export interface State {
   /** The number of the last change applied. */
   readonly seq: number;
   entry(id: string): Entry | undefined;
-  /** Every entry, in the order of their ids. */
-  entries(): Iterable<Entry>;
+  /** Every entry, in the order of their ids. @param after only those behind this id, found without walking to it */
+  entries(after?: string): Iterable<Entry>;
   readonly entryCount: number;
   /** Entries whose SPIFFE ID is this one; for admin and downstream callers. */
   entriesOf(spiffeId: string): readonly Entry[];

@@ -34,9 +34,14 @@ export function createEntryApi(parts: EntryApiParts): Implementation<typeof Entr
   const { store, state, trustDomain, clock, log, agentOf } = parts;
   const options = { trustDomain, hasBundle: ({ name }: TrustDomain) => state.bundle(name) !== undefined };
 
-  /** Those that pass, in the order of their ids. */
-  const candidates = ({ spiffeId }: EntryFilter): Iterable<Entry> =>
-    spiffeId === undefined ? state.entries() : [...state.entriesOf(spiffeId)].sort(byId);
+  /** Those that may pass, in the order of their ids. */
+  const candidates = ({ spiffeId }: EntryFilter, after = ''): Iterable<Entry> =>
+    spiffeId === undefined
+      ? state.entries(after)
+      : state
+          .entriesOf(spiffeId)
+          .filter(({ id }) => id > after)
+          .sort(byId);
 
   /** All items of a batch in one write; gives the outcome of each, once those who read see it. */
   const inBatch = async <T, P>(
@@ -100,8 +105,8 @@ export function createEntryApi(parts: EntryApiParts): Implementation<typeof Entr
       const paged = pageSize > 0;
       const after = paged && pageToken !== '' ? readPageToken(pageToken) : '';
       const entries: WireEntry[] = [];
-      for await (const turn of inTurns(candidates(filter))) {
-        for (const entry of turn) if (entry.id > after && filter.passes(entry)) entries.push(entryToWire(entry, outputMask));
+      for await (const turn of inTurns(candidates(filter, after))) {
+        for (const entry of turn) if (filter.passes(entry)) entries.push(entryToWire(entry, outputMask));
         if (paged && entries.length >= pageSize) break;
       }
       if (paged) entries.splice(pageSize);

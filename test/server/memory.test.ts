@@ -209,3 +209,11 @@ test('after any changes it authorizes what the plain reading of the rule does, a
     { numRuns: 60 },
   );
 }, 60_000);
+
+test('entries behind an id are those that a walk from the first one would meet behind it', async () => {
+  const names = ['a', 'aa', 'b', 'c', 'd-1', 'z'];
+  await add(...names.map((name) => entry(name)));
+  for (const after of [...names, '', '-', 'ab', 'zz']) {
+    expect([...memory.entries(after)].map((one) => one.id)).toEqual(names.filter((name) => name > after));
+  }
+});
