@@ -30,6 +30,8 @@ import { FakeClock } from '../../fakes/clock.ts';
 const trustDomain = TrustDomain.parse('example.org');
 const AGENT = node('a').id;
 const OTHER = node('b').id;
+/** Of calls that are made without the wire; what they don't look at. */
+const CALL = {} as CallContext;
 const OK = { code: 0, message: 'OK' };
 const UUID4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -236,6 +238,52 @@ describe('creating', () => {
       neighbour.close();
     }
   });
+});
+
+test('a write is answered when those who read see it, not before', async () => {
+  let arrive = Promise.resolve();
+  const { changes } = store;
+  const late = await createMemory({
+    store: {
+      entries: store.entries,
+      nodes: store.nodes,
+      bundles: store.bundles,
+      changes: {
+        bounds: () => changes.bounds(),
+        since: (seq, limit) => arrive.then(() => changes.since(seq, limit)),
+        onCommit: (listener) => changes.onCommit(listener),
+        prune: (beforeMs) => changes.prune(beforeMs),
+      },
+    },
+    clock,
+    log: silent,
+    trustDomain,
+  });
+  const slow = createEntryApi({ store, state: late, trustDomain, clock, log: silent, agentOf: () => AGENT });
+  const writes: [write: () => Promise<unknown> | undefined, seen: () => boolean][] = [
+    [() => slow.batchCreateEntry?.({ entries: [wire('web')], outputMask: undefined }, CALL), () => late.entry('web') !== undefined],
+    [
+      () => slow.batchUpdateEntry?.({ entries: [wire('web', { hint: 'new' })], inputMask: undefined, outputMask: undefined }, CALL),
+      () => late.entry('web')?.hint === 'new',
+    ],
+    [() => slow.batchDeleteEntry?.({ ids: ['web'] }, CALL), () => late.entry('web') === undefined],
+  ];
+  for (const [write, seen] of writes) {
+    let letArrive = () => {};
+    arrive = new Promise((resolve) => {
+      letArrive = resolve;
+    });
+    let answered = false;
+    const written = Promise.resolve(write()).then(() => {
+      answered = true;
+    });
+    for (let turn = 0; turn < 20; turn++) await setImmediate();
+    expect([answered, seen()]).toEqual([false, false]);
+    letArrive();
+    await written;
+    expect(seen()).toBe(true);
+  }
+  late.close();
 });
 
 describe('updating', () => {
@@ -477,7 +525,7 @@ describe('listing and counting', () => {
     await many(5000);
     const work = createEntryApi({ store, state: memory, trustDomain, clock, log: silent, agentOf: () => AGENT });
     let working = true;
-    const counting = work.countEntries?.({ filter: Filter.fromPartial({ byHint: 'none' }) }, {} as CallContext);
+    const counting = work.countEntries?.({ filter: Filter.fromPartial({ byHint: 'none' }) }, CALL);
     void counting?.then(() => {
       working = false;
     });
