@@ -12,7 +12,10 @@ import type { AgentSettings } from './settings.ts';
  * Throws SETTINGS_INVALID for a file, and UNAVAILABLE for a page, that is not there, too large, or no bundle with an authority in it.
  */
 export async function bootstrapBundle(
-  settings: Pick<AgentSettings['agent'], 'trust_domain' | 'trust_bundle_path' | 'trust_bundle_url' | 'trust_bundle_format' | 'insecure_bootstrap'>,
+  settings: Pick<
+    AgentSettings['agent'],
+    'trust_domain' | 'trust_bundle_path' | 'trust_bundle_url' | 'trust_bundle_format' | 'insecure_bootstrap'
+  >,
   signal: AbortSignal,
 ): Promise<readonly Certificate[] | undefined> {
   const { trust_domain, trust_bundle_path: path, trust_bundle_url: url, trust_bundle_format: format } = settings;
@@ -43,7 +46,8 @@ const DOWNLOAD_MS = 30_000;
 function download(url: string, signal: AbortSignal): Promise<Buffer> {
   const either = AbortSignal.any([signal, AbortSignal.timeout(DOWNLOAD_MS)]);
   return new Promise((resolve, reject) => {
-    const refuse = (why: string, cause?: unknown) => reject(fail('UNAVAILABLE', `could not download trust bundle: ${url}: ${why}`, { cause }));
+    const refuse = (why: string, cause?: unknown) =>
+      reject(fail('UNAVAILABLE', `could not download trust bundle: ${url}: ${why}`, { cause }));
     const request = get(url, { signal: either, minVersion: 'TLSv1.2' }, (response) => {
       const chunks: Buffer[] = [];
       let size = 0;

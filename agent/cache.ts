@@ -158,4 +158,3 @@ function sameRegistration(a: Registration, b: Registration): boolean {
     a.federatesWith.every((one, i) => one.name === b.federatesWith[i]?.name)
   );
 }
-

@@ -115,7 +115,8 @@ export class Identity {
           failures++;
           log.error('Failed to rotate agent SVID', { error });
           await this.report(error, this.connections.value, signal);
-          if (this.svid.notAfterMs <= clock.now() && !this.reattestable) await this.#stop('Agent SVID has expired: removing SVID and shutting down');
+          if (this.svid.notAfterMs <= clock.now() && !this.reattestable)
+            await this.#stop('Agent SVID has expired: removing SVID and shutting down');
         }
       }
     } catch (error) {
@@ -262,7 +263,11 @@ export class Identity {
     if (!svid.id.memberOf(trustDomain) || !svid.id.path.startsWith('/spire/agent/'))
       throw fail('SVID_INVALID', `the server gave us ${svid.id}, which is no agent of ${trustDomain}`);
     const skew = svid.notBeforeMs + BACKDATE_MS - clock.now();
-    if (Math.abs(skew) > SKEW_MS) log.warn(`Clocks differ: this machine is about ${Math.round(Math.abs(skew) / 1000)} s ${skew > 0 ? 'behind' : 'ahead of'} the server`, { spiffe_id: svid.id.toString() });
+    if (Math.abs(skew) > SKEW_MS)
+      log.warn(
+        `Clocks differ: this machine is about ${Math.round(Math.abs(skew) / 1000)} s ${skew > 0 ? 'behind' : 'ahead of'} the server`,
+        { spiffe_id: svid.id.toString() },
+      );
     // judged at the time that the server believes in
     verifyX509Svid(svid.chain, bundle, { nowMs: Math.min(Math.max(clock.now(), svid.notBeforeMs), svid.notAfterMs) });
   }
@@ -338,4 +343,3 @@ function attestFailure(error: unknown): Error {
 function refusal(error: Error): string {
   return `Agent may not attest again (${error.message}): removing SVID and shutting down`;
 }
-

@@ -95,7 +95,11 @@ export class ServerConnection {
           clock,
           alpn: ['h2'],
           authorize: ({ id }) => {
-            if (!id.equals(expected)) throw fail('SVID_UNTRUSTED', `expected server SPIFFE ID ${JSON.stringify(String(expected))}; got ${JSON.stringify(String(id))}`);
+            if (!id.equals(expected))
+              throw fail(
+                'SVID_UNTRUSTED',
+                `expected server SPIFFE ID ${JSON.stringify(String(expected))}; got ${JSON.stringify(String(id))}`,
+              );
           },
         });
       } catch (error) {
@@ -120,7 +124,12 @@ export class ServerConnection {
   }
 
   /** The dialogue of node attestation. DENIED and REQUEST_INVALID carry the server's words. */
-  async attest(type: string, attestor: AgentNodeAttestor, csr: Buffer, signal: AbortSignal): Promise<{ chain: readonly Certificate[]; reattestable: boolean }> {
+  async attest(
+    type: string,
+    attestor: AgentNodeAttestor,
+    csr: Buffer,
+    signal: AbortSignal,
+  ): Promise<{ chain: readonly Certificate[]; reattestable: boolean }> {
     const outbox = new Outbox<AttestAgentRequest>();
     const payload = await attestor.payload(signal);
     outbox.put({ step: { $case: 'params', params: { data: { type, payload }, params: { csr } } } });
@@ -157,7 +166,8 @@ export class ServerConnection {
       const request = { trustDomain: trustDomain.name, outputMask: undefined };
       const answer = await this.#channel.service(BundleDefinition).getFederatedBundle(request, { signal, deadlineMs: CALL_MS });
       const bundle = readBundle(answer);
-      if (!bundle.trustDomain.equals(trustDomain)) throw fail('UNAVAILABLE', `asked for the bundle of ${trustDomain}, got that of ${bundle.trustDomain}`);
+      if (!bundle.trustDomain.equals(trustDomain))
+        throw fail('UNAVAILABLE', `asked for the bundle of ${trustDomain}, got that of ${bundle.trustDomain}`);
       return bundle;
     } catch (error) {
       if (isCoded(error, 'NOT_FOUND')) return undefined;
@@ -167,12 +177,18 @@ export class ServerConnection {
 
   /** SPIRE's whole list at once. */
   async authorizedEntries(signal: AbortSignal): Promise<readonly Registration[]> {
-    const { entries } = await this.#channel.service(EntryDefinition).getAuthorizedEntries({ outputMask: ENTRY_MASK }, { signal, deadlineMs: CALL_MS });
+    const { entries } = await this.#channel
+      .service(EntryDefinition)
+      .getAuthorizedEntries({ outputMask: ENTRY_MASK }, { signal, deadlineMs: CALL_MS });
     return this.#readEntries(entries);
   }
 
   /** SPIRE's delta protocol: gives what is new or other than `known` says, and what is gone. */
-  async syncEntries(known: (id: string) => Registration | undefined, ids: Iterable<string>, signal: AbortSignal): Promise<{ upserts: readonly Registration[]; removed: readonly string[] }> {
+  async syncEntries(
+    known: (id: string) => Registration | undefined,
+    ids: Iterable<string>,
+    signal: AbortSignal,
+  ): Promise<{ upserts: readonly Registration[]; removed: readonly string[] }> {
     const outbox = new Outbox<SyncAuthorizedEntriesRequest>();
     const gone = new Set(ids);
     const upserts: Registration[] = [];
@@ -187,7 +203,9 @@ export class ServerConnection {
     let phase: 'revisions' | 'bodies' = 'revisions';
     const ask = () => outbox.put({ outputMask: undefined, ids: missing.splice(0, page) });
     outbox.put({ outputMask: ENTRY_MASK, ids: [] });
-    for await (const { entryRevisions, entries, more } of this.#channel.service(EntryDefinition).syncAuthorizedEntries(outbox, { signal, deadlineMs: CALL_MS })) {
+    for await (const { entryRevisions, entries, more } of this.#channel
+      .service(EntryDefinition)
+      .syncAuthorizedEntries(outbox, { signal, deadlineMs: CALL_MS })) {
       if (phase === 'revisions') {
         if (entryRevisions.length === 0 && page === 0) {
           keep(entries);
@@ -216,9 +234,12 @@ export class ServerConnection {
 
   /** At most 500 requests. In their order. */
   async signX509(requests: readonly { readonly entryId: string; readonly csr: Buffer }[], signal: AbortSignal): Promise<readonly Signed[]> {
-    const { results } = await this.#channel.service(SVIDDefinition).batchNewX509SVID({ params: [...requests] }, { signal, deadlineMs: CALL_MS });
+    const { results } = await this.#channel
+      .service(SVIDDefinition)
+      .batchNewX509SVID({ params: [...requests] }, { signal, deadlineMs: CALL_MS });
     return results.map(({ status, svid }): Signed => {
-      if (status && status.code !== 0) return { error: fail('UNAVAILABLE', `rpc error: code = ${statusName(status.code)} desc = ${status.message}`) };
+      if (status && status.code !== 0)
+        return { error: fail('UNAVAILABLE', `rpc error: code = ${statusName(status.code)} desc = ${status.message}`) };
       try {
         return { chain: chainOf(svid?.certChain ?? []) };
       } catch (error) {
@@ -228,7 +249,9 @@ export class ServerConnection {
   }
 
   async signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<IssuedJwt> {
-    const { svid } = await this.#channel.service(SVIDDefinition).newJWTSVID({ entryId, audience: [...audience] }, { signal, deadlineMs: CALL_MS });
+    const { svid } = await this.#channel
+      .service(SVIDDefinition)
+      .newJWTSVID({ entryId, audience: [...audience] }, { signal, deadlineMs: CALL_MS });
     if (!svid || svid.token === '' || svid.expiresAt <= 0) throw fail('UNAVAILABLE', 'JWTSVID response missing SVID');
     return { token: svid.token, issuedAtMs: svid.issuedAt * 1000, expiresAtMs: svid.expiresAt * 1000 };
   }
@@ -278,7 +301,10 @@ export class ServerConnection {
       try {
         return [readEntry(entry, version)];
       } catch (error) {
-        this.#options.log.warn('Received malformed entry from the server; are its version and ours compatible?', { entry_id: entry.id, error });
+        this.#options.log.warn('Received malformed entry from the server; are its version and ours compatible?', {
+          entry_id: entry.id,
+          error,
+        });
         return [];
       }
     });
@@ -310,7 +336,11 @@ export function standingOf(error: unknown): Standing | undefined {
 /** An error of a call in the words of gRPC's Go library, which SPIRE's clients know. */
 export function rpcErrorText(error: unknown): string {
   const status = rpcStatusOf(error);
-  return status ? `rpc error: code = ${statusName(status.code)} desc = ${status.text}` : error instanceof Error ? error.message : String(error);
+  return status
+    ? `rpc error: code = ${statusName(status.code)} desc = ${status.text}`
+    : error instanceof Error
+      ? error.message
+      : String(error);
 }
 
 function chainOf(certChain: readonly Buffer[]): readonly Certificate[] {
@@ -352,7 +382,8 @@ function readBundle(bundle: WireBundle): Bundle {
 
 function readOwn(bundle: WireBundle, trustDomain: TrustDomain): Bundle {
   const own = readBundle(bundle);
-  if (!own.trustDomain.equals(trustDomain)) throw fail('BUNDLE_INVALID', `the server sent the bundle of ${own.trustDomain}, not of ${trustDomain}`);
+  if (!own.trustDomain.equals(trustDomain))
+    throw fail('BUNDLE_INVALID', `the server sent the bundle of ${own.trustDomain}, not of ${trustDomain}`);
   if (own.x509.isEmpty) throw fail('BUNDLE_INVALID', 'the server sent a bundle without an X.509 authority');
   return own;
 }

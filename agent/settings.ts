@@ -28,7 +28,10 @@ const agent = z
     trust_bundle_path: path.optional(),
     trust_bundle_url: z
       .string()
-      .refine((url) => URL.canParse(url) && new URL(url).protocol === 'https:', { message: 'trust bundle URL must start with https://', params: { said: true } })
+      .refine((url) => URL.canParse(url) && new URL(url).protocol === 'https:', {
+        message: 'trust bundle URL must start with https://',
+        params: { said: true },
+      })
       .optional(),
     insecure_bootstrap: z.boolean().default(false),
     trust_bundle_format: oneOf('pem', 'spiffe').default('pem'),
@@ -39,9 +42,17 @@ const agent = z
     /** How long SVIDs are to outlast an outage of the server. */
     availability_target: durationOf({ minMs: 24 * HOUR }).optional(),
     /** Soft: SVIDs with an open stream are always kept. 0: the default. */
-    x509_svid_cache_max_size: z.int().min(0, 'should not be negative').default(0).transform((size) => size || 1000),
+    x509_svid_cache_max_size: z
+      .int()
+      .min(0, 'should not be negative')
+      .default(0)
+      .transform((size) => size || 1000),
     /** Hard. 0: the default. */
-    jwt_svid_cache_max_size: z.int().min(0, 'should not be negative').default(0).transform((size) => size || 1000),
+    jwt_svid_cache_max_size: z
+      .int()
+      .min(0, 'should not be negative')
+      .default(0)
+      .transform((size) => size || 1000),
     disable_x509_svid_prefetch: z.boolean().default(false),
     allow_unauthenticated_verifiers: z.boolean().default(false),
     allowed_foreign_jwt_claims: z.array(z.string()).default([]),
@@ -91,7 +102,8 @@ const agent = z
       ['insecure_bootstrap', one.insecure_bootstrap],
     ] as const;
     const said = sources.filter(([, is]) => is).map(([key]) => key);
-    if (said.length === 0) fault('trust_bundle_path', 'trust_bundle_path or trust_bundle_url must be configured unless insecure_bootstrap is set');
+    if (said.length === 0)
+      fault('trust_bundle_path', 'trust_bundle_path or trust_bundle_url must be configured unless insecure_bootstrap is set');
     if (said.length > 1) fault(said[1] ?? '', `only one of ${said.join(', ')} can be specified`);
     if (one.join_token !== undefined && one.join_token_file !== undefined)
       fault('join_token_file', 'only one of join_token or join_token_file can be specified, not both');

@@ -31,13 +31,18 @@ export type WorkloadKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048';
 export interface SvidsOptions {
   readonly cache: EntryCache;
   /** In the order of the requests. Throws when the whole call failed. */
-  readonly sign: (requests: readonly { readonly entryId: string; readonly csr: Buffer }[], signal: AbortSignal) => Promise<readonly Signed[]>;
+  readonly sign: (
+    requests: readonly { readonly entryId: string; readonly csr: Buffer }[],
+    signal: AbortSignal,
+  ) => Promise<readonly Signed[]>;
   readonly clock: Clock;
   readonly log: Log;
   readonly keyType: WorkloadKeyType;
   /** Soft: SVIDs that somebody reads are always kept and made, others up to this number. */
   readonly maxSize: number;
   readonly availabilityTargetMs?: number;
+  /** Whether SVIDs are made before somebody asks. Default true. */
+  readonly prefetch?: boolean;
   /** Whether a stream shows the entry's SVID. */
   readonly isRead: (entryId: string) => boolean;
   /** These entries have another SVID, or none any more. */
@@ -81,6 +86,11 @@ export class Svids {
     return svid.spiffeId === registration.spiffeId.toString() ? svid : undefined;
   }
 
+  /** Whether the server would not sign it: nobody need wait for this one. */
+  isRefused(entryId: string): boolean {
+    return this.#refused.has(entryId);
+  }
+
   /** Somebody reads these: what is missing is signed now, and they are the last to go. */
   want(registrations: readonly Registration[]): void {
     for (const registration of registrations) {
@@ -104,7 +114,7 @@ export class Svids {
       }
       const svid = this.#svids.get(after.id);
       if (svid && svid.spiffeId !== after.spiffeId.toString()) this.#svids.delete(after.id);
-      if ((svid && svid.revision !== after.revision) || this.#options.isRead(after.id) || (after.prefetch && this.#room() > 0)) {
+      if ((svid && svid.revision !== after.revision) || this.#options.isRead(after.id) || (this.#prefetches(after) && this.#room() > 0)) {
         if (svid?.revision !== after.revision || svid.spiffeId !== after.spiffeId.toString()) this.#wanted.add(after.id);
       }
     }
@@ -116,6 +126,7 @@ export class Svids {
   retry(): void {
     this.#failures = 0;
     this.#againAtMs = 0;
+    for (const id of this.#refused.keys()) this.#wanted.add(id);
     this.#refused.clear();
     this.#pump();
   }
@@ -149,6 +160,10 @@ export class Svids {
     }
   }
 
+  #prefetches({ prefetch }: Registration): boolean {
+    return prefetch && (this.#options.prefetch ?? true);
+  }
+
   #room(): number {
     return this.#options.maxSize - this.#svids.size - this.#wanted.size;
   }
@@ -177,8 +192,9 @@ export class Svids {
       const at = this.#wanted.has(svid.entryId) || this.#signing.has(svid.entryId) ? svid.notAfterMs : svid.renewAtMs;
       next = Math.min(next, at - now);
     }
-    for (const { againAtMs } of this.#refused.values()) next = Math.min(next, againAtMs - clock.monotonic());
-    if (this.#wanted.size > 0 && this.#againAtMs > 0) next = Math.min(next, this.#againAtMs - clock.monotonic());
+    const monotonic = clock.monotonic();
+    for (const { againAtMs } of this.#refused.values()) if (againAtMs > monotonic) next = Math.min(next, againAtMs - monotonic);
+    if (this.#wanted.size > 0 && this.#againAtMs > monotonic) next = Math.min(next, this.#againAtMs - monotonic);
     return Math.max(next, 1);
   }
 
@@ -265,7 +281,8 @@ export class Svids {
     const changed: string[] = [];
     for (const [index, asked] of batch.entries()) {
       const [answer, key] = [signed[index], keys[index]];
-      if (answer && key && this.#keep(asked, answer, key)) changed.push(asked.id);
+      // whoever waits for several is told of one that is not coming, too
+      if (answer && key && (this.#keep(asked, answer, key) || this.isRefused(asked.id))) changed.push(asked.id);
     }
     this.#shrink();
     if (changed.length > 0) this.#options.onChange(changed);

@@ -81,11 +81,17 @@ export async function runSync(options: SyncOptions, signal: AbortSignal): Promis
     }
     signal.throwIfAborted();
     // the first time at once
-    if (connections.value === connection && failures++ > 0) await clock.sleep(backoffMs(failures - 1, 250, MAX_BACKOFF_MS, Math.random()), signal);
+    if (connections.value === connection && failures++ > 0)
+      await clock.sleep(backoffMs(failures - 1, 250, MAX_BACKOFF_MS, Math.random()), signal);
   }
 }
 
-async function abortOnNext(connections: Latest<ServerConnection>, current: ServerConnection, renewed: AbortController, signal: AbortSignal): Promise<void> {
+async function abortOnNext(
+  connections: Latest<ServerConnection>,
+  current: ServerConnection,
+  renewed: AbortController,
+  signal: AbortSignal,
+): Promise<void> {
   try {
     for await (const connection of connections.changes(AbortSignal.any([signal, renewed.signal]))) {
       if (connection === current) continue;
@@ -113,7 +119,10 @@ async function follow({ replica }: SyncOptions, connection: ServerConnection, su
         for (const { id, version } of step.versions) listed.set(id, version);
         if (step.more) break;
         const wanted = [...listed].filter(([id, version]) => !replica.get(id)?.version.equals(version)).map(([id]) => id);
-        replica.apply([], [...replica.ids()].filter((id) => !listed.has(id)));
+        replica.apply(
+          [],
+          [...replica.ids()].filter((id) => !listed.has(id)),
+        );
         missing = new Set(wanted);
         listed.clear();
         for (let at = 0; at < wanted.length; at += WANTED_AT_ONCE) stream.want(wanted.slice(at, at + WANTED_AT_ONCE));
@@ -156,7 +165,10 @@ async function poll(options: SyncOptions, connection: ServerConnection, succeede
         return;
       }
     }
-    await clock.sleep(failures > 0 ? backoffMs(failures, intervalMs, maxPollBackoffMs(intervalMs)) : intervalMs * (0.9 + Math.random() * 0.2), signal);
+    await clock.sleep(
+      failures > 0 ? backoffMs(failures, intervalMs, maxPollBackoffMs(intervalMs)) : intervalMs * (0.9 + Math.random() * 0.2),
+      signal,
+    );
   }
 }
 

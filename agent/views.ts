@@ -20,6 +20,8 @@ export interface ViewsOptions {
   readonly bundles: () => BundleSet;
   /** The newest SVID of an entry, if there is one. */
   readonly svidOf: (registration: Registration) => Svid | undefined;
+  /** The server would not sign one for this entry: it is not waited for. */
+  readonly isRefused: (entryId: string) => boolean;
   /** A view with readers shows these entries now. */
   readonly onShown: (entries: readonly Registration[]) => void;
 }
@@ -57,10 +59,17 @@ export class View {
     return { identities: this.identities, own, federated: federated.sort((a, b) => (a.trustDomain.name < b.trustDomain.name ? -1 : 1)) };
   }
 
-  /** The SVIDs of all identities, or undefined while one of them is still to be signed. */
-  svids(): readonly Svid[] | undefined {
-    const svids = this.identities.map(this.#options.svidOf).filter((svid) => svid !== undefined);
-    return svids.length === this.identities.length ? svids : undefined;
+  /** The identities whose SVIDs are there, and whether others are still to be signed. */
+  svids(): { readonly ready: readonly (readonly [Registration, Svid])[]; readonly more: boolean } {
+    const { svidOf, isRefused } = this.#options;
+    const ready: (readonly [Registration, Svid])[] = [];
+    let more = false;
+    for (const identity of this.identities) {
+      const svid = svidOf(identity);
+      if (svid) ready.push([identity, svid]);
+      else more ||= !isRefused(identity.id);
+    }
+    return { ready, more };
   }
 
   /** Made once for all who ask before something changes. */

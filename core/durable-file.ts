@@ -40,6 +40,9 @@ export async function checkPrivate(path: string, wayOut = ''): Promise<void> {
     throw fail('SETTINGS_INVALID', `${path} cannot be read: ${error.message}`, { cause: error });
   });
   if (found && (found.mode & 0o077) !== 0) {
-    throw fail('SETTINGS_INVALID', `${path} holds a private key and has mode ${(found.mode & 0o777).toString(8)}: others can get at it; chmod 600 it${wayOut}`);
+    throw fail(
+      'SETTINGS_INVALID',
+      `${path} holds a private key and has mode ${(found.mode & 0o777).toString(8)}: others can get at it; chmod 600 it${wayOut}`,
+    );
   }
 }

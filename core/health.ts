@@ -53,7 +53,8 @@ async function results(checks: Checks): Promise<Record<string, { error?: string 
 
 /** grpc.health.v1 as SPIRE has it: of the whole program only. */
 export function healthService(isServing: () => boolean | Promise<boolean>): Implementation<typeof HealthDefinition> {
-  const status = async () => ((await isServing()) ? HealthCheckResponse_ServingStatus.SERVING : HealthCheckResponse_ServingStatus.NOT_SERVING);
+  const status = async () =>
+    (await isServing()) ? HealthCheckResponse_ServingStatus.SERVING : HealthCheckResponse_ServingStatus.NOT_SERVING;
   const whole = (service: string) => {
     if (service !== '') throw fail('REQUEST_INVALID', 'per-service health is not supported');
   };

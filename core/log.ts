@@ -5,6 +5,8 @@ export type Level = 'panic' | 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 't
 /** Everything that a log line may carry beside its message. Add a field here, once, with its meaning. Never keys, tokens, JWTs or CSRs. */
 export interface Fields {
   readonly spiffe_id?: string;
+  /** Of a caller, `type:value`; at debug level. */
+  readonly selectors?: readonly string[];
   readonly agent_id?: string;
   readonly entry_id?: string;
   readonly trust_domain?: string;

@@ -58,7 +58,10 @@ export function statusName(code: number): string {
 const STATUS_NAMES: ReadonlyMap<number, string> = new Map(
   Object.entries(Status)
     .filter((entry): entry is [string, number] => typeof entry[1] === 'number')
-    .map(([words, code]) => [code, NAMED[words] ?? words.replace(/_?([A-Z])([A-Z]*)/g, (_, first: string, rest: string) => first + rest.toLowerCase())]),
+    .map(([words, code]) => [
+      code,
+      NAMED[words] ?? words.replace(/_?([A-Z])([A-Z]*)/g, (_, first: string, rest: string) => first + rest.toLowerCase()),
+    ]),
 );
 
 /** How a call ended; what is measured, logged and audited. */

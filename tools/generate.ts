@@ -1,6 +1,6 @@
 /** `npm run generate`: makes proto/gen from proto/**.proto. Give a folder to write there instead (the freshness test does). */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { brotliCompressSync, constants } from 'node:zlib';
@@ -10,7 +10,11 @@ const bin = join(root, 'node_modules', '.bin');
 const out = resolve(process.argv[2] ?? join(root, 'proto', 'gen'));
 const env = { ...process.env, PATH: `${bin}:${process.env['PATH'] ?? ''}` };
 const buf = (...args: string[]) =>
-  execFileSync(join(bin, 'buf'), args, { cwd: join(root, 'proto'), env, stdio: ['ignore', 'inherit', 'inherit'] });
+  execFileSync(join(bin, 'buf'), args, {
+    cwd: join(root, 'proto'),
+    env,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
 
 rmSync(out, { recursive: true, force: true });
 const template = JSON.stringify({
@@ -27,11 +31,40 @@ const template = JSON.stringify({
 });
 buf('generate', '--template', template, '--include-imports', '--include-wkt');
 
+/**
+ * ts-proto's decoders end quietly at an end-group tag or at a tag 0, go on where a nested message ran over its end, and write U+FFFD for bytes
+ * that are no UTF-8. What is malformed is refused: each of these is made to throw.
+ */
+const STRICT: readonly (readonly [lenient: string, strict: string])[] = [
+  [
+    'if ((tag & 7) === 4 || tag === 0) {\n          break;\n        }',
+    'if ((tag & 7) === 4 || tag < 8) {\n          throw new globalThis.Error("malformed message: illegal tag");\n        }',
+  ],
+  [
+    '      return message;\n    } finally {\n      (reader as any).__tsProtoDecodeDepth',
+    '      if (reader.pos !== end) {\n        throw new globalThis.Error("malformed message: a field runs over its end");\n      }\n      return message;\n    } finally {\n      (reader as any).__tsProtoDecodeDepth',
+  ],
+  ['reader.string()', 'reader.string(true)'],
+];
+for (const file of readdirSync(out, { recursive: true, encoding: 'utf8' })) {
+  if (!file.endsWith('.ts')) continue;
+  const made = readFileSync(join(out, file), 'utf8');
+  const strict = STRICT.reduce((code, [lenient, wanted]) => code.replaceAll(lenient, wanted), made);
+  const decoders = made.split('const end = length === undefined').length - 1;
+  const ends = strict.split('malformed message: a field runs over its end').length - 1;
+  const tags = strict.split('malformed message: illegal tag').length - 1;
+  if (ends !== decoders || tags !== decoders)
+    throw new Error(`${file}: ${decoders} decoders, of which ${tags} and ${ends} were made strict`);
+  writeFileSync(join(out, file), strict);
+}
+
 const scratch = mkdtempSync(join(tmpdir(), 'warifu-generate-'));
 try {
   const image = join(scratch, 'descriptors.binpb');
   buf('build', '--exclude-source-info', '-o', image);
-  const packed = brotliCompressSync(readFileSync(image), { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }).toString('base64');
+  const packed = brotliCompressSync(readFileSync(image), {
+    params: { [constants.BROTLI_PARAM_QUALITY]: 11 },
+  }).toString('base64');
   const lines = packed.match(/.{1,120}/g) ?? [];
   writeFileSync(
     join(out, 'descriptors.ts'),

@@ -113,7 +113,7 @@ export const Any: MessageFns<Any> = {
               break;
             }
 
-            message.typeUrl = reader.string();
+            message.typeUrl = reader.string(true);
             continue;
           }
           case 2: {
@@ -125,10 +125,13 @@ export const Any: MessageFns<Any> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

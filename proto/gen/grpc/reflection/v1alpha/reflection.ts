@@ -107,7 +107,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.host = reader.string();
+            message.host = reader.string(true);
             continue;
           }
           case 3: {
@@ -115,7 +115,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.messageRequest = { $case: "fileByFilename", fileByFilename: reader.string() };
+            message.messageRequest = { $case: "fileByFilename", fileByFilename: reader.string(true) };
             continue;
           }
           case 4: {
@@ -123,7 +123,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.messageRequest = { $case: "fileContainingSymbol", fileContainingSymbol: reader.string() };
+            message.messageRequest = { $case: "fileContainingSymbol", fileContainingSymbol: reader.string(true) };
             continue;
           }
           case 5: {
@@ -142,7 +142,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.messageRequest = { $case: "allExtensionNumbersOfType", allExtensionNumbersOfType: reader.string() };
+            message.messageRequest = { $case: "allExtensionNumbersOfType", allExtensionNumbersOfType: reader.string(true) };
             continue;
           }
           case 7: {
@@ -150,14 +150,17 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.messageRequest = { $case: "listServices", listServices: reader.string() };
+            message.messageRequest = { $case: "listServices", listServices: reader.string(true) };
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -258,7 +261,7 @@ export const ExtensionRequest: MessageFns<ExtensionRequest> = {
               break;
             }
 
-            message.containingType = reader.string();
+            message.containingType = reader.string(true);
             continue;
           }
           case 2: {
@@ -270,10 +273,13 @@ export const ExtensionRequest: MessageFns<ExtensionRequest> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -340,7 +346,7 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
-            message.validHost = reader.string();
+            message.validHost = reader.string(true);
             continue;
           }
           case 2: {
@@ -396,10 +402,13 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -503,10 +512,13 @@ export const FileDescriptorResponse: MessageFns<FileDescriptorResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -561,7 +573,7 @@ export const ExtensionNumberResponse: MessageFns<ExtensionNumberResponse> = {
               break;
             }
 
-            message.baseTypeName = reader.string();
+            message.baseTypeName = reader.string(true);
             continue;
           }
           case 2: {
@@ -583,10 +595,13 @@ export const ExtensionNumberResponse: MessageFns<ExtensionNumberResponse> = {
             break;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -639,10 +654,13 @@ export const ListServiceResponse: MessageFns<ListServiceResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -690,14 +708,17 @@ export const ServiceResponse: MessageFns<ServiceResponse> = {
               break;
             }
 
-            message.name = reader.string();
+            message.name = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -756,14 +777,17 @@ export const ErrorResponse: MessageFns<ErrorResponse> = {
               break;
             }
 
-            message.errorMessage = reader.string();
+            message.errorMessage = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -103,7 +103,7 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.attestationType = reader.string();
+            message.attestationType = reader.string(true);
             continue;
           }
           case 3: {
@@ -111,7 +111,7 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.x509svidSerialNumber = reader.string();
+            message.x509svidSerialNumber = reader.string(true);
             continue;
           }
           case 4: {
@@ -151,14 +151,17 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.agentVersion = reader.string();
+            message.agentVersion = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -291,10 +294,13 @@ export const AgentMask: MessageFns<AgentMask> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -148,7 +148,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.id = reader.string();
+            message.id = reader.string(true);
             continue;
           }
           case 2: {
@@ -188,7 +188,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.federatesWith.push(reader.string());
+            message.federatesWith.push(reader.string(true));
             continue;
           }
           case 7: {
@@ -220,7 +220,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.dnsNames.push(reader.string());
+            message.dnsNames.push(reader.string(true));
             continue;
           }
           case 11: {
@@ -252,7 +252,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
           case 15: {
@@ -272,10 +272,13 @@ export const Entry: MessageFns<Entry> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -359,10 +362,13 @@ export const Entry_AdditionalAttributes: MessageFns<Entry_AdditionalAttributes> 
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -585,10 +591,13 @@ export const EntryMask: MessageFns<EntryMask> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -66,7 +66,7 @@ export const FederatesWithMatch: MessageFns<FederatesWithMatch> = {
               break;
             }
 
-            message.trustDomains.push(reader.string());
+            message.trustDomains.push(reader.string(true));
             continue;
           }
           case 2: {
@@ -78,10 +78,13 @@ export const FederatesWithMatch: MessageFns<FederatesWithMatch> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -62,7 +62,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.token = reader.string();
+            message.token = reader.string(true);
             continue;
           }
           case 2: {
@@ -94,14 +94,17 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -70,7 +70,7 @@ export const Selector: MessageFns<Selector> = {
               break;
             }
 
-            message.type = reader.string();
+            message.type = reader.string(true);
             continue;
           }
           case 2: {
@@ -78,14 +78,17 @@ export const Selector: MessageFns<Selector> = {
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -149,10 +152,13 @@ export const SelectorMatch: MessageFns<SelectorMatch> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

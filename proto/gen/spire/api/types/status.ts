@@ -84,14 +84,17 @@ export const Status: MessageFns<Status> = {
               break;
             }
 
-            message.message = reader.string();
+            message.message = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -144,10 +147,13 @@ export const PermissionDeniedDetails: MessageFns<PermissionDeniedDetails> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -55,10 +55,13 @@ export const GetInfoRequest: MessageFns<GetInfoRequest> = {
         const tag = reader.uint32();
         switch (tag >>> 3) {
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -183,10 +186,13 @@ export const GetInfoResponse: MessageFns<GetInfoResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {
@@ -262,14 +268,17 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
               break;
             }
 
-            message.subject = reader.string();
+            message.subject = reader.string(true);
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
       }
       return message;
     } finally {

@@ -1,10 +1,8 @@
-/** spire.api.server.logger.v1: the log level, while the server runs. */
-import { fail } from '../../core/errors.ts';
-import type { Level } from '../../core/log.ts';
-import type { AdjustableLog } from '../../core/log-output.ts';
-import type { Implementation } from '../../core/rpc-types.ts';
-import type { LoggerDefinition } from '../../proto/gen/spire/api/server/logger/v1/logger.ts';
-import { type Logger, LogLevel } from '../../proto/gen/spire/api/types/logger.ts';
+/** The log level, while a program runs: spire.api.server.logger.v1 and spire.api.agent.logger.v1, whose messages are the same. */
+import { fail } from './errors.ts';
+import type { Level } from './log.ts';
+import type { AdjustableLog } from './log-output.ts';
+import { type Logger, LogLevel } from '../proto/gen/spire/api/types/logger.ts';
 
 const LEVELS: readonly (readonly [Level, LogLevel])[] = [
   ['panic', LogLevel.PANIC],
@@ -16,7 +14,14 @@ const LEVELS: readonly (readonly [Level, LogLevel])[] = [
   ['trace', LogLevel.TRACE],
 ];
 
-export function createLoggerApi(log: Pick<AdjustableLog, 'level' | 'launchLevel' | 'info'>): Implementation<typeof LoggerDefinition> {
+/** What both services do. */
+export interface LoggerApi {
+  getLogger(): Promise<Logger>;
+  setLogLevel(request: { readonly newLevel: LogLevel }): Promise<Logger>;
+  resetLogLevel(): Promise<Logger>;
+}
+
+export function createLoggerApi(log: Pick<AdjustableLog, 'level' | 'launchLevel' | 'info'>): LoggerApi {
   const now = (): Logger => ({ currentLevel: wire(log.level), launchLevel: wire(log.launchLevel) });
   return {
     async getLogger() {
