@@ -2,6 +2,7 @@
 import type { EntryMask, Entry as WireEntry } from '../proto/gen/spire/api/types/entry.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { fail, isCoded } from './errors.ts';
+import { idToMessage, memberIdOf, workloadIdOf } from './message-id.ts';
 import { checkSelector, type Selector, selectorSet } from './selector.ts';
 import { checkDnsName } from './x509/parts.ts';
 
@@ -77,26 +78,13 @@ export function parseUpdate(wire: WireEntry, mask: EntryMask | undefined, option
   };
 }
 
-/** An ID of this trust domain, with a path. Throws REQUEST_INVALID in SPIRE's words. */
-export function memberIdOf(wire: WireEntry['spiffeId'], trustDomain: TrustDomain): SpiffeId {
-  return idOf(wire, trustDomain, 'a member of');
-}
-
-/** An ID that a workload of this trust domain may have: not one of those reserved for servers and agents. Throws REQUEST_INVALID in SPIRE's words. */
-export function workloadIdOf(wire: WireEntry['spiffeId'], trustDomain: TrustDomain): SpiffeId {
-  const id = idOf(wire, trustDomain, 'a workload in');
-  if (id.path === '/spire' || id.path.startsWith('/spire/'))
-    throw wrongId(id, trustDomain, 'a workload in', 'path is in the reserved namespace');
-  return id;
-}
-
 /** As `spire.api.types.Entry`. @param mask undefined: everything. The id always. */
 export function entryToWire(entry: Entry, mask?: EntryMask): WireEntry {
   const wants = (field: keyof EntryMask) => mask === undefined || mask[field];
   return {
     id: entry.id,
-    spiffeId: wants('spiffeId') ? idToWire(entry.spiffeId) : undefined,
-    parentId: wants('parentId') ? idToWire(entry.parentId) : undefined,
+    spiffeId: wants('spiffeId') ? idToMessage(entry.spiffeId) : undefined,
+    parentId: wants('parentId') ? idToMessage(entry.parentId) : undefined,
     selectors: wants('selectors') ? entry.selectors.map(({ type, value }) => ({ type, value })) : [],
     x509SvidTtl: wants('x509SvidTtl') ? seconds(entry.x509SvidTtlMs) : 0,
     federatesWith: wants('federatesWith') ? entry.federatesWith.map(({ name }) => name) : [],
@@ -115,10 +103,6 @@ export function entryToWire(entry: Entry, mask?: EntryMask): WireEntry {
         ? { disableX509SvidPrefetch: entry.disableX509SvidPrefetch, jwtSvidIncludeJti: entry.jwtSvidIncludeJti }
         : undefined,
   };
-}
-
-function idToWire({ trustDomain, path }: SpiffeId): { trustDomain: string; path: string } {
-  return { trustDomain: trustDomain.name, path };
 }
 
 function seconds(ms: number): number {
@@ -209,24 +193,8 @@ function refused(why: string) {
 
 function checkBundles(trustDomains: readonly TrustDomain[], { hasBundle }: ParseOptions): void {
   for (const trustDomain of trustDomains) {
-    if (!hasBundle(trustDomain)) throw fail('INTERNAL', `unable to find federated bundle ${quoted(trustDomain.id)}`);
+    if (!hasBundle(trustDomain)) throw fail('INTERNAL', `unable to find federated bundle ${JSON.stringify(String(trustDomain.id))}`);
   }
-}
-
-function idOf(wire: WireEntry['spiffeId'], own: TrustDomain, as: string): SpiffeId {
-  if (!wire) throw fail('REQUEST_INVALID', 'request must specify SPIFFE ID');
-  const id = SpiffeId.of(TrustDomain.parse(wire.trustDomain), wire.path);
-  if (!id.memberOf(own)) throw wrongId(id, own, 'a member of');
-  if (id.path === '') throw wrongId(id, own, as, 'path is empty');
-  return id;
-}
-
-function wrongId(id: SpiffeId, own: TrustDomain, as: string, why?: string) {
-  return fail('REQUEST_INVALID', `${quoted(id)} is not ${as} trust domain ${quoted(own)}${why === undefined ? '' : `; ${why}`}`);
-}
-
-function quoted(thing: SpiffeId | TrustDomain): string {
-  return JSON.stringify(String(thing));
 }
 
 /** Says what was tried before why it failed. */

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Entry } from '../../core/entry.ts';
 import { fail } from '../../core/errors.ts';
 import type { Log } from '../../core/log.ts';
+import { agentIdOf, idToMessage, workloadIdOf } from '../../core/message-id.ts';
 import type { CallContext, Implementation } from '../../core/rpc-types.ts';
 import type {
   AgentDefinition,
@@ -19,8 +20,7 @@ import type { Authority } from '../authority.ts';
 import type { State } from '../state.ts';
 import type { Node, Store } from '../store/store.ts';
 import type { Callers } from './caller.ts';
-import { agentIdOf, idToMessage, workloadIdOf } from './ids.ts';
-import { failure } from './item-status.ts';
+import { failure, within } from './item-status.ts';
 import { selectorFilter } from './selector-match.ts';
 import { x509SvidToWire } from './svid.ts';
 
@@ -75,13 +75,13 @@ export function createAgentApi(parts: AgentApiParts): Implementation<typeof Agen
     },
 
     async getAgent({ id, outputMask }) {
-      const node = state.node(String(agentIdOf(id, trustDomain, 'invalid agent ID')));
+      const node = state.node(String(within('invalid agent ID', () => agentIdOf(id, trustDomain))));
       if (!node) throw fail('NOT_FOUND', 'agent not found');
       return toMessage(node, outputMask);
     },
 
     async deleteAgent({ id }) {
-      const agentId = String(agentIdOf(id, trustDomain, 'invalid agent ID'));
+      const agentId = String(within('invalid agent ID', () => agentIdOf(id, trustDomain)));
       try {
         const { seq } = await store.nodes.delete(agentId);
         await state.settled(seq);
@@ -93,7 +93,7 @@ export function createAgentApi(parts: AgentApiParts): Implementation<typeof Agen
     },
 
     async banAgent({ id }) {
-      const agentId = String(agentIdOf(id, trustDomain, 'invalid agent ID'));
+      const agentId = String(within('invalid agent ID', () => agentIdOf(id, trustDomain)));
       await stored(agentId, (node) => ({ ...node, banned: true, current: undefined, next: undefined }), 'failed to ban agent');
       log.info('Agent banned', { spiffe_id: agentId });
       return {};
@@ -146,7 +146,7 @@ export function createAgentApi(parts: AgentApiParts): Implementation<typeof Agen
 
     async createJoinToken({ ttl, token, agentId }) {
       if (ttl < 1) throw fail('REQUEST_INVALID', 'ttl is required, you must provide one');
-      const alias = agentId && workloadIdOf(agentId, trustDomain, 'invalid agent ID');
+      const alias = agentId && within('invalid agent ID', () => workloadIdOf(agentId, trustDomain));
       const value = token === '' ? randomUUID() : token;
       const parentId = tokenAgentId(value, trustDomain);
       const expiresAtMs = clock.now() + ttl * 1000;

@@ -12,7 +12,7 @@ import { type Bundles, sameContent, type StoredJwtAuthority } from '../bundles.t
 import type { State } from '../state.ts';
 import type { Store, StoredBundle } from '../store/store.ts';
 import { bundleToMessage, jwtKeysToMessage, parseBundleMessage, parseJwtAuthorities, parseX509Authorities } from './bundle-message.ts';
-import { failure, itemFailure, itemStatus, OK } from './item-status.ts';
+import { failure, itemFailure, itemStatus, OK, within } from './item-status.ts';
 
 export interface BundleApiParts {
   readonly store: Store;
@@ -189,14 +189,6 @@ export function createBundleApi(parts: BundleApiParts): Implementation<typeof Bu
 /** The bare name, or the SPIFFE ID of a trust domain, as SPIRE takes it. */
 function parseTrustDomain(name: string): TrustDomain {
   return within('trust domain argument is not valid', () => TrustDomain.parseNameOrId(name));
-}
-
-function within<T>(what: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    throw failure(what, error, 'REQUEST_INVALID');
-  }
 }
 
 /** An error whose words are whole already. */

@@ -1,5 +1,6 @@
 /** Which entries a list or count call asks for. */
-import { type Entry, memberIdOf, workloadIdOf } from '../../core/entry.ts';
+import type { Entry } from '../../core/entry.ts';
+import { memberIdOf, workloadIdOf } from '../../core/message-id.ts';
 import { fail } from '../../core/errors.ts';
 import { checkSelector, selectorKey } from '../../core/selector.ts';
 import type { ListEntriesRequest_Filter as Filter } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';

@@ -23,3 +23,12 @@ export function failure(what: string, error: unknown, code?: CoreCode): CoreErro
   const told = code ?? (error as CoreError).code;
   return fail(told, told === 'NOT_FOUND' ? what : `${what}: ${error.message}`, { cause: error });
 }
+
+/** What a caller sent, read; why it can't be is his fault, told after `what`. Throws REQUEST_INVALID. */
+export function within<T>(what: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw failure(what, error, 'REQUEST_INVALID');
+  }
+}

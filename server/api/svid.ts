@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Entry } from '../../core/entry.ts';
 import { type CoreError, fail } from '../../core/errors.ts';
 import type { Log } from '../../core/log.ts';
+import { idToMessage, workloadIdOf } from '../../core/message-id.ts';
 import { toStatus } from '../../core/rpc.ts';
 import type { CallContext, Implementation } from '../../core/rpc-types.ts';
 import { type Csr, parseCsr } from '../../core/x509/csr.ts';
@@ -17,7 +18,7 @@ import type { JwtSvid } from '../../spiffe/jwt-svid.ts';
 import type { Authority, SignedX509Svid } from '../authority.ts';
 import type { State } from '../state.ts';
 import type { Callers } from './caller.ts';
-import { idToMessage, workloadIdOf } from './ids.ts';
+import { within } from './item-status.ts';
 import type { Limits } from './limits.ts';
 
 /** So many signatures, then others get their turn. */
@@ -76,7 +77,7 @@ export function createSvidApi(settings: SvidApiSettings): Implementation<typeof 
       const [uri, ...others] = csr.uris;
       if (uri === undefined) throw fail('REQUEST_INVALID', 'CSR URI SAN is required');
       if (others.length > 0) throw fail('REQUEST_INVALID', 'only one URI SAN is expected');
-      const spiffeId = workloadIdOf(uri, trustDomain, 'CSR URI SAN is invalid');
+      const spiffeId = within('CSR URI SAN is invalid', () => workloadIdOf(uri, trustDomain));
       checkDnsNames(csr.dnsNames);
       const subject = csr.subject.length > 2 ? { subject: csr.subject } : {};
       const svid = await authority.signX509Svid({ spiffeId, spkiDer: csr.spkiDer, ttlMs: ttl * 1000, dnsNames: csr.dnsNames, ...subject });
@@ -86,7 +87,7 @@ export function createSvidApi(settings: SvidApiSettings): Implementation<typeof 
     async mintJWTSVID({ id, audience, ttl }) {
       if (authority.settings.disableJwtSvids) throw fail('UNIMPLEMENTED', 'JWT functionality is disabled');
       checkTtl(ttl);
-      const spiffeId = workloadIdOf(id, trustDomain, 'invalid SPIFFE ID');
+      const spiffeId = within('invalid SPIFFE ID', () => workloadIdOf(id, trustDomain));
       checkAudience(audience);
       return { svid: jwtSvidToWire(await authority.signJwtSvid({ spiffeId, audience, ttlMs: ttl * 1000, jti: false }), '') };
     },

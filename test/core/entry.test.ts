@@ -1,7 +1,8 @@
 /** Entries: what a caller may say of one, in SPIRE's words where he may not; and what an update makes of one. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type Entry, entryToWire, memberIdOf, parseEntry, parseUpdate, workloadIdOf } from '../../core/entry.ts';
+import { type Entry, entryToWire, parseEntry, parseUpdate } from '../../core/entry.ts';
+import { memberIdOf, workloadIdOf } from '../../core/message-id.ts';
 import { EntryMask, Entry as WireEntry } from '../../proto/gen/spire/api/types/entry.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
