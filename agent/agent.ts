@@ -1,30 +1,40 @@
-/** The agent: who it is, what it knows, and its sockets; started in order, run until the signal or until it may serve no more. */
+/** The agent: its rooms put together, started in order, run until the signal, and stopped in the other order. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fail } from '../core/errors.ts';
 import { healthService, listenHealth } from '../core/health.ts';
-import { type LockFile, lockFile } from '../core/lock-file.ts';
+import { lockFile } from '../core/lock-file.ts';
 import type { AdjustableLog } from '../core/log-output.ts';
-import type { Host, Kind } from '../core/plugin/plugin.ts';
+import { createLoggerApi } from '../core/logger-api.ts';
+import type { AgentKeyManager } from '../core/plugin/key-manager.ts';
+import type { AgentNodeAttestor } from '../core/plugin/node-attestor.ts';
+import type { Host } from '../core/plugin/plugin.ts';
 import { type ReadyPlugin, readyOf } from '../core/plugin/ready.ts';
+import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
 import { reflection } from '../core/reflection.ts';
-import { createRpcServer, type RpcServer, service } from '../core/rpc.ts';
-import { isStop, runAll } from '../core/tasks.ts';
-import { listenUnix, type UnixListener } from '../core/unix-socket.ts';
+import { createRpcServer, type RpcServer, type Service, service } from '../core/rpc.ts';
+import { runAll } from '../core/tasks.ts';
 import { HealthDefinition } from '../proto/gen/grpc/health/v1/health.ts';
 import { SpiffeWorkloadAPIDefinition } from '../proto/gen/spiffe/workload/workload.ts';
+import { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts';
+import { LoggerDefinition } from '../proto/gen/spire/api/agent/logger/v1/logger.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { Latest } from '../spiffe/latest.ts';
-import { listenAdmin } from './admin.ts';
 import { CallerAttestor } from './attest.ts';
 import { bootstrapBundle } from './bootstrap.ts';
+import { EntryCache } from './cache.ts';
+import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
-import { handOn } from './handon.ts';
 import { Identity } from './identity.ts';
-import { Known } from './replica.ts';
+import { JwtCache } from './jwt-cache.ts';
+import { checkSocketPaths, listenAdmin, listenPublic } from './listeners.ts';
+import { LocalReplica } from './replica.ts';
+import type { ServerConnection } from './server-client.ts';
 import type { AgentSettings } from './settings.ts';
+import { Svids } from './svids.ts';
 import { runSync } from './sync.ts';
-import { checkSecurityHeader, createWorkloadApi, noIdentity } from './workload-api.ts';
+import { Views } from './views.ts';
+import { checkHeader, WorkloadApi } from './workload-api.ts';
 
 export interface AgentParts {
   readonly plugins: readonly ReadyPlugin[];
@@ -37,18 +47,19 @@ export interface AgentParts {
   readonly version: string;
 }
 
-/** Calls under way when the agent stops may go on so long; streams are ended at once. */
+/** Calls under way when the agent stops may go on so long; streams end at once. */
 const DRAIN_MS = 1_500;
-const MAX_CONNECTIONS = 4_096;
-/** SPIRE's default: how long a caller whose token is still good waits for a newer one. */
-const JWT_HIT_TIMEOUT_MS = 30_000;
+/** A caller whose JWT-SVID is still good does not wait longer than this for a newer one. */
+const JWT_HIT_MS = 5_000;
 
-/** Runs until the signal aborts. Throws what keeps it from starting (SETTINGS_INVALID, FAILED_PRECONDITION), and DENIED when the server has dismissed it. */
+/** Runs until the signal aborts or the agent may serve no more. Throws SETTINGS_INVALID and FAILED_PRECONDITION with what to do about it, DENIED when the server wants it no more. */
 export async function runAgent(settings: AgentSettings, parts: AgentParts): Promise<void> {
   const { agent } = settings;
-  parts.log.info('Starting agent', { version: parts.version, trust_domain: agent.trust_domain.name, data_dir: agent.data_dir });
+  const { log, version } = parts;
+  log.info('Starting agent', { version, trust_domain: agent.trust_domain.name, data_dir: agent.data_dir });
+  checkSocketPaths(agent.socket_path, agent.admin_socket_path);
   await mkdir(agent.data_dir, { recursive: true, mode: 0o700 });
-  const lock: LockFile = lockFile(join(agent.data_dir, 'agent.lock'), 'the data of an agent');
+  const lock = lockFile(join(agent.data_dir, 'agent.lock'), 'the data of a Warifu agent');
   try {
     await serve(settings, parts);
   } finally {
@@ -58,210 +69,255 @@ export async function runAgent(settings: AgentSettings, parts: AgentParts): Prom
 
 async function serve(settings: AgentSettings, parts: AgentParts): Promise<void> {
   const { agent } = settings;
-  const { log, clock, signal, plugins } = parts;
-  const trustDomain = agent.trust_domain;
-  // what the rooms wait for ends with them, not with the operator's signal
+  const { clock, log, signal } = parts;
+  // calls under way need the server to be finished: what they wait for ends after them
   const stopped = new AbortController();
-  const host: Host = { trustDomain, log, clock, signal: stopped.signal, reloads: parts.reloads, joinToken: () => joinToken(agent) };
-  const start = <K extends Kind>(plugin: ReadyPlugin<K>) => plugin.start({ ...host, log: log.with({ plugin: plugin.name }) });
-  const only = <K extends Kind>(kind: K, type: string) => {
-    const [plugin] = readyOf(plugins, kind);
-    if (!plugin) throw fail('SETTINGS_INVALID', `no ${type}`);
-    return plugin;
-  };
-  const nodeAttestor = only('agent-node-attestor', 'NodeAttestor');
   const closing: (() => Promise<void>)[] = [];
-  let identity: Identity | undefined;
-  let stopping = false;
   try {
-    const [disk, keys, proof, attestors] = await Promise.all([
-      AgentDisk.open(agent.data_dir),
-      start(only('agent-key-manager', 'KeyManager')),
-      start(nodeAttestor),
-      Promise.all(readyOf(plugins, 'workload-attestor').map(async (plugin) => [plugin.name, await start(plugin)] as const)),
-    ]);
-    const called = async <T>(call: (connection: Identity['connections']['value']) => Promise<T>, stop: AbortSignal): Promise<T> => {
-      const connection = me.connections.value;
-      try {
-        return await call(connection);
-      } catch (error) {
-        if (!stop.aborted) void me.report(error, connection, stopped.signal).catch(() => {});
-        throw error;
-      }
-    };
-    const known = new Known({
-      trustDomain,
-      clock,
+    const host: Host = {
+      trustDomain: agent.trust_domain,
       log,
-      signX509: (requests, stop) => called((connection) => connection.signX509(requests, stop), stop),
-      signJwt: (entryId, audience, stop) => called((connection) => connection.signJwt(entryId, audience, stop), stop),
-      onOwnBundle: ({ x509 }) => {
-        if (disk.data.svid.length === 0) return;
-        disk.update({ bundle: x509.authorities }).catch((error: unknown) => log.error('Failed to store the bundle', { error }));
-      },
-      keyType: agent.workload_x509_svid_key_type,
-      maxX509Svids: agent.x509_svid_cache_max_size,
-      maxJwtSvids: agent.jwt_svid_cache_max_size,
-      jwtHitTimeoutMs: agent.experimental.jwt_svid_cache_hit_timeout ?? JWT_HIT_TIMEOUT_MS,
-      prefetch: !agent.disable_x509_svid_prefetch,
-      availabilityTargetMs: agent.availability_target,
+      clock,
       signal: stopped.signal,
-    });
-    const me = new Identity({
-      trustDomain,
-      server: { address: agent.server_address, port: agent.server_port },
-      disk,
-      keys,
-      attestor: { type: nodeAttestor.name, plugin: proof },
-      bootstrap: () => bootstrapBundle(agent, signal),
-      bundle: () => known.ownBundle,
-      onBundle: (bundle) => known.learnOwnBundle(bundle),
-      availabilityTargetMs: agent.availability_target,
-      clock,
-      log,
-    });
-    identity = me;
-    await me.start(signal);
+      reloads: parts.reloads,
+      joinToken: () => joinToken(agent),
+    };
+    const [plugins, disk] = await Promise.all([startPlugins(parts.plugins, host), AgentDisk.open(agent.data_dir)]);
+    const rooms = build(settings, parts, plugins, disk, stopped.signal);
+    const { identity, replica, svids } = rooms;
+    closing.push(async () => identity.close());
+    await identity.start(signal);
+    identity.connections.value
+      .postStatus(parts.version, stopped.signal)
+      .catch((error: unknown) => log.debug('Failed to post the status', { error }));
 
-    // first the sync, on its way while the sockets are made
-    const running = runAll(
+    await runAll(
       signal,
-      (stop) => me.run(stop),
-      (stop) => runSync(syncOptions(agent, me, known, parts), stop),
-      (stop) => known.svids.run(stop),
-      (stop) => postStatus(me, parts, stop),
+      (stop) => identity.run(stop).finally(() => rooms.ended()),
+      (stop) =>
+        runSync(
+          {
+            connections: identity.connections,
+            replica,
+            report: (error, connection, ending) => identity.report(error, connection, ending),
+            clock,
+            log,
+            useDelta: agent.experimental.use_sync_authorized_entries,
+            ...(agent.experimental.sync_interval !== undefined && { intervalMs: agent.experimental.sync_interval }),
+          },
+          stop,
+        ),
+      (stop) => svids.run(stop),
+      // whoever waits for the socket gets his answer as soon as there is one
+      async (stop) => {
+        await listen(settings, parts, rooms, closing);
+        await ending(stop);
+      },
     );
-    running.catch(() => {});
-    const refusal = () => (me.ended ? noIdentity() : stopping ? fail('UNAVAILABLE', 'the agent is shutting down') : undefined);
-    if (!agent.disable_workload_api) {
-      const api = createWorkloadApi({
-        attestor: new CallerAttestor({ attestors: new Map(attestors), clock, log }),
-        views: known.views,
-        jwt: known.jwt,
-        trustDomain,
-        clock,
-        log,
-        synced: known.isSynced,
-        refusal,
-        allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers,
-        allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims,
-      });
-      const { rpc, listener } = await listenPublic(agent.socket_path, api, () => known.isSynced.value, parts);
-      closing.push(async () => {
-        await listener.close();
-        await rpc.drain(DRAIN_MS);
-      });
-    }
-    if (agent.admin_socket_path !== undefined) {
-      const counts = () => ({ lastSyncMs: known.lastSyncMs, x509Svids: known.svids.size, jwtSvids: known.jwt.size });
-      const { rpc, listener } = await listenAdmin(agent.admin_socket_path, agent.socket_path, { log, clock, svid: () => me.svid, counts });
-      closing.push(async () => {
-        await listener.close();
-        await rpc.drain(DRAIN_MS);
-      });
-    }
-    closing.push(await startHealth(settings, () => known.isSynced.value || agent.disable_workload_api));
-    try {
-      await running;
-    } finally {
-      stopping = true;
-      // every stream looks again and finds that it ends
-      known.forget();
-    }
   } finally {
     for (const close of closing.reverse()) await close();
-    identity?.close();
-    stopped.abort(new Error('the agent stopped'));
+    stopped.abort();
   }
 }
 
-function syncOptions(agent: AgentSettings['agent'], identity: Identity, known: Known, { clock, log }: AgentParts) {
-  let worked = true;
-  return {
-    connections: identity.connections,
-    replica: known,
-    report: (error: unknown, connection: Identity['connections']['value'], signal: AbortSignal) =>
-      identity.report(error, connection, signal),
+interface Plugins {
+  readonly keys: AgentKeyManager;
+  readonly attestor: { readonly type: string; readonly plugin: AgentNodeAttestor };
+  readonly workload: ReadonlyMap<string, WorkloadAttestor>;
+}
+
+async function startPlugins(ready: readonly ReadyPlugin[], host: Host): Promise<Plugins> {
+  const [keys] = readyOf(ready, 'agent-key-manager');
+  const [node] = readyOf(ready, 'agent-node-attestor');
+  if (!keys) throw fail('SETTINGS_INVALID', 'no KeyManager: add KeyManager "disk" or "memory"');
+  if (!node)
+    throw fail(
+      'SETTINGS_INVALID',
+      'no NodeAttestor: add the one by which the server is to know this node, such as NodeAttestor "join_token"',
+    );
+  const hostOf = (name: string): Host => ({ ...host, log: host.log.with({ plugin: name }) });
+  const started = readyOf(ready, 'workload-attestor').map(async (one) => [one.name, await one.start(hostOf(one.name))] as const);
+  const [manager, plugin, workload] = await Promise.all([
+    keys.start(hostOf(keys.name)),
+    node.start(hostOf(node.name)),
+    Promise.all(started),
+  ]);
+  return { keys: manager, attestor: { type: node.name, plugin }, workload: new Map(workload) };
+}
+
+type Rooms = ReturnType<typeof build>;
+
+/** What serves workloads, each told of the others' changes. */
+function build(
+  { agent }: AgentSettings,
+  { clock, log }: AgentParts,
+  { keys, attestor, workload }: Plugins,
+  disk: AgentDisk,
+  stopped: AbortSignal,
+) {
+  const trustDomain = agent.trust_domain;
+  let lastSyncMs = 0;
+  const cache = new EntryCache();
+  const views: Views = new Views({
+    cache,
+    trustDomain,
+    bundles: () => replica.bundles,
+    svidOf: (one) => svids.get(one),
+    isRefused: (id) => svids.isRefused(id),
+    onShown: (entries) => svids.want(entries),
+  });
+  const svids: Svids = new Svids({
+    cache,
+    sign: (requests, signal) => ask((connection) => connection.signX509(requests, signal), signal),
     clock,
     log,
-    ...(agent.experimental.sync_interval !== undefined && { intervalMs: agent.experimental.sync_interval }),
-    useDelta: agent.experimental.use_sync_authorized_entries,
-    onTried: (works: boolean) => {
-      // the server is there again: what waits for signatures need not wait for its turn
-      if (works && !worked) known.svids.retry();
-      worked = works;
+    keyType: agent.workload_x509_svid_key_type,
+    maxSize: agent.x509_svid_cache_max_size,
+    prefetch: !agent.disable_x509_svid_prefetch,
+    availabilityTargetMs: agent.availability_target,
+    isRead: (id) => views.isRead(id),
+    onChange: (ids) => views.signed(ids),
+  });
+  const jwts = new JwtCache({
+    sign: (entryId, audience, signal) => ask((connection) => connection.signJwt(entryId, audience, signal), signal),
+    clock,
+    log,
+    maxSize: agent.jwt_svid_cache_max_size,
+    hitTimeoutMs: agent.experimental.jwt_svid_cache_hit_timeout ?? JWT_HIT_MS,
+    signal: stopped,
+  });
+  const api = new WorkloadApi({
+    trustDomain,
+    attestor: new CallerAttestor({ attestors: workload, clock, log }),
+    views,
+    jwts,
+    clock,
+    log,
+    allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers,
+    allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims,
+  });
+  const replica: LocalReplica = new LocalReplica({
+    trustDomain,
+    cache,
+    log,
+    onEntries: (changes) => {
+      for (const { before } of changes) if (before) jwts.forget(before.id);
+      // views first: what somebody reads is signed first
+      views.applied(changes);
+      svids.applied(changes);
+    },
+    onBundles: () => views.changedAll(),
+    onOwn: ({ x509 }) => {
+      disk
+        .update({ bundle: x509.authorities })
+        .catch((error: unknown) => log.error('Failed to keep the bundle', { path: disk.path, error }));
+    },
+    onSynced: () => {
+      lastSyncMs = clock.now();
+      api.ready();
+      svids.retry();
+    },
+  });
+  const identity = new Identity({
+    trustDomain,
+    server: { address: agent.server_address, port: agent.server_port },
+    disk,
+    keys,
+    attestor,
+    bootstrap: () => bootstrapBundle(agent, stopped),
+    bundle: () => replica.own,
+    onBundle: (bundle) => replica.start(bundle),
+    availabilityTargetMs: agent.availability_target,
+    clock,
+    log,
+  });
+  /** A call to the server, whose refusal may be the end of us. */
+  async function ask<T>(call: (connection: ServerConnection) => Promise<T>, signal: AbortSignal): Promise<T> {
+    const connection = identity.connections.value;
+    try {
+      return await call(connection);
+    } catch (error) {
+      await identity.report(error, connection, signal);
+      throw error;
+    }
+  }
+  return {
+    identity,
+    api,
+    replica,
+    svids,
+    jwts,
+    lastSyncMs: () => lastSyncMs,
+    /** When the server wants this agent no more, nobody gets anything from it any more. */
+    ended: () => {
+      if (!identity.ended) return;
+      api.end(fail('DENIED', 'no identity issued'));
+      svids.clear();
+      jwts.clear();
     },
   };
 }
 
-/** Tells the server our version, once; a server that does not want to know is no trouble. */
-async function postStatus(identity: Identity, { version, log }: AgentParts, signal: AbortSignal): Promise<void> {
-  try {
-    await identity.connections.value.postStatus(version, signal);
-  } catch (error) {
-    if (isStop(error, signal)) throw error;
-    log.debug('Failed to post the status', { error });
+async function listen(settings: AgentSettings, parts: AgentParts, rooms: Rooms, closing: (() => Promise<void>)[]): Promise<void> {
+  const { agent, health_checks: health } = settings;
+  const { log, clock } = parts;
+  const { api } = rooms;
+  const healthy = () => agent.disable_workload_api || api.isReady;
+  const open = (services: readonly Service[]): RpcServer =>
+    createRpcServer({ services: [...services, ...reflection(services)], gate: checkHeader, log, allowManyResets: true });
+
+  const rpc = open([
+    ...(agent.disable_workload_api ? [] : [service(SpiffeWorkloadAPIDefinition, api.implementation)]),
+    service(HealthDefinition, healthService(healthy)),
+  ]);
+  closing.push(async () => {
+    log.info('Stopping agent APIs');
+    api.end(fail('UNAVAILABLE', 'the agent is stopping'));
+    await rpc.drain(DRAIN_MS);
+  });
+  const listener = await listenPublic({ path: agent.socket_path, rpc, clock, log });
+  closing.push(() => listener.close());
+
+  if (agent.admin_socket_path !== undefined) {
+    const { identity, svids, jwts, lastSyncMs } = rooms;
+    const debug = createDebugApi({
+      svid: () => identity.svid.chain,
+      lastSyncMs,
+      x509Svids: () => svids.size,
+      jwtSvids: () => jwts.size,
+      clock,
+    });
+    const admin = open([service(LoggerDefinition, createLoggerApi(log)), service(DebugDefinition, debug)]);
+    closing.push(() => admin.drain(DRAIN_MS));
+    const adminListener = await listenAdmin({ path: agent.admin_socket_path, rpc: admin, clock, log });
+    closing.push(() => adminListener.close());
   }
-  await new Promise((_, stop) => {
-    if (signal.aborted) stop(signal.reason);
-    else signal.addEventListener('abort', () => stop(signal.reason), { once: true });
-  });
-}
 
-/** The Workload API's socket: everybody may connect, only we can put a socket there. */
-async function listenPublic(
-  path: string,
-  api: ReturnType<typeof createWorkloadApi>,
-  isServing: () => boolean,
-  { log, clock }: AgentParts,
-): Promise<{ readonly rpc: RpcServer; readonly listener: UnixListener }> {
-  const services = [service(SpiffeWorkloadAPIDefinition, api), service(HealthDefinition, healthService(isServing))];
-  const rpc = createRpcServer({
-    services: [...services, ...reflection(services)],
-    gate: (context) => checkSecurityHeader(context),
-    log,
-    allowManyResets: true,
-  });
-  const listener = await listenUnix({
-    path,
-    mode: 0o777,
-    directoryMode: 0o755,
-    maxConnections: MAX_CONNECTIONS,
-    log,
-    onConnection: (socket, { pid, uid, gid, pidfd }) => {
-      handOn(socket, { clock }).then(
-        (stream) => rpc.accept(stream, { kind: 'process', pid, uid, gid, pidfd, connection: socket }),
-        (error: unknown) => log.debug('Connection ended before it spoke HTTP/2', { pid, uid, error }),
-      );
-    },
-  });
-  log.info('Starting Workload and SDS APIs', { address: listener.path, network: 'unix' });
-  return { rpc, listener };
-}
-
-async function startHealth({ health_checks: health }: AgentSettings, isServing: () => boolean): Promise<() => Promise<void>> {
-  if (!health.listener_enabled) return async () => {};
+  if (!health.listener_enabled) return;
   const { bind_address: address, bind_port: port, live_path: livePath, ready_path: readyPath } = health;
-  const listener = await listenHealth(
-    { address, port, livePath, readyPath },
-    {
-      agent: () => {
-        if (!isServing()) throw fail('UNAVAILABLE', 'the agent has not heard from its server yet');
-      },
-    },
-  );
-  return async () => {
-    listener.close();
-    listener.closeAllConnections();
-  };
+  const probes = await listenHealth({ address, port, livePath, readyPath }, { agent: () => checkHealthy(healthy) });
+  closing.push(async () => {
+    probes.close();
+    probes.closeAllConnections();
+  });
 }
 
+function checkHealthy(healthy: () => boolean): void {
+  if (!healthy()) throw fail('UNAVAILABLE', 'the agent has heard nothing from its server yet');
+}
+
+/** Without white space around it. Its words name the file, never the token. */
 async function joinToken({ join_token: token, join_token_file: path }: AgentSettings['agent']): Promise<string | undefined> {
-  if (token !== undefined) return token.trim();
-  if (path === undefined) return undefined;
-  try {
-    return (await readFile(path, 'utf8')).trim();
-  } catch (cause) {
-    throw fail('SETTINGS_INVALID', `join_token_file ${path} cannot be read: ${(cause as Error).message}`, { cause });
-  }
+  if (path === undefined) return token?.trim();
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw fail('SETTINGS_INVALID', `join_token_file cannot be read: ${(cause as Error).message}`, { cause });
+  });
+  return text.trim();
+}
+
+function ending(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }

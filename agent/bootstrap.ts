@@ -1,6 +1,5 @@
 /** The first trust of an agent: the authorities by which it knows the server before it has talked to it. */
 import { readFile } from 'node:fs/promises';
-import { get } from 'node:https';
 import { fail } from '../core/errors.ts';
 import { Bundle, MAX_BUNDLE_BYTES, X509Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
@@ -43,9 +42,11 @@ function parse(bytes: Buffer, format: 'pem' | 'spiffe', trustDomain: TrustDomain
 const DOWNLOAD_MS = 30_000;
 
 /** By the web's own roots. Redirects are not followed: whoever is redirected to was not named by the operator. */
-function download(url: string, signal: AbortSignal): Promise<Buffer> {
+async function download(url: string, signal: AbortSignal): Promise<Buffer> {
+  // only those who need it wait for it to load
+  const { get } = await import('node:https');
   const either = AbortSignal.any([signal, AbortSignal.timeout(DOWNLOAD_MS)]);
-  return new Promise((resolve, reject) => {
+  return await new Promise((resolve, reject) => {
     const refuse = (why: string, cause?: unknown) =>
       reject(fail('UNAVAILABLE', `could not download trust bundle: ${url}: ${why}`, { cause }));
     const request = get(url, { signal: either, minVersion: 'TLSv1.2' }, (response) => {

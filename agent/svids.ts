@@ -40,7 +40,7 @@ export interface SvidsOptions {
   readonly keyType: WorkloadKeyType;
   /** Soft: SVIDs that somebody reads are always kept and made, others up to this number. */
   readonly maxSize: number;
-  readonly availabilityTargetMs?: number;
+  readonly availabilityTargetMs?: number | undefined;
   /** Whether SVIDs are made before somebody asks. Default true. */
   readonly prefetch?: boolean;
   /** Whether a stream shows the entry's SVID. */

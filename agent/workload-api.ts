@@ -282,7 +282,7 @@ function x509Svids(view: View, first: boolean): Buffer | undefined {
       })),
       crl: [],
       federatedBundles: Object.fromEntries(
-        federated.filter(({ x509 }) => !x509.isEmpty).map(({ trustDomain, x509 }) => [trustDomain.id, x509.toDer()]),
+        federated.filter(({ x509 }) => !x509.isEmpty).map(({ trustDomain, x509 }) => [trustDomain.id.toString(), x509.toDer()]),
       ),
     } satisfies X509SVIDResponse);
   });
@@ -294,14 +294,14 @@ function x509Bundles(view: View): Buffer {
   const told = [own, ...federated.filter(({ x509 }) => !x509.isEmpty)];
   return encodeMessage(X509BundlesResponse, {
     crl: [],
-    bundles: Object.fromEntries(told.map(({ trustDomain, x509 }) => [trustDomain.id, x509.toDer()])),
+    bundles: Object.fromEntries(told.map(({ trustDomain, x509 }) => [trustDomain.id.toString(), x509.toDer()])),
   } satisfies X509BundlesResponse);
 }
 
 function jwtBundles(view: View): Buffer {
   const { own, federated } = view.sight();
   return encodeMessage(JWTBundlesResponse, {
-    bundles: Object.fromEntries([own, ...federated].map(({ trustDomain, jwt }) => [trustDomain.id, Buffer.from(jwt.toJwks())])),
+    bundles: Object.fromEntries([own, ...federated].map(({ trustDomain, jwt }) => [trustDomain.id.toString(), Buffer.from(jwt.toJwks())])),
   } satisfies JWTBundlesResponse);
 }
 
