@@ -1,6 +1,6 @@
 /** What the two daemons share: signals, the file mode of what they make, the end. */
 import type { Log } from '../core/log.ts';
-import { unblockSigusr1 } from '../core/native.ts';
+import { hearSigusr1 } from '../core/native.ts';
 import { isStop } from '../core/tasks.ts';
 import { Latest } from '../spiffe/latest.ts';
 
@@ -26,7 +26,7 @@ export function watchSignals(): Signals {
   process.on('SIGUSR1', () => reloads.set(reloads.value + 1));
   process.on('SIGUSR2', () => reopens.set(reopens.value + 1));
   try {
-    unblockSigusr1();
+    hearSigusr1();
   } catch {
     // without the native edge the daemon does not start anyway, and says so itself
   }

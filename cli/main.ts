@@ -35,6 +35,8 @@ export async function start(): Promise<void> {
     }
   }
   const code = await main(argv, terminal);
+  // a daemon has nothing left to write; on its slower way out Node would take its handlers away and die of a late SIGUSR1
+  if (argv[1] === 'run') process.exit(code);
   process.exitCode ||= code;
 }
 

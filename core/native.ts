@@ -117,8 +117,8 @@ export function lockFd(fd: number): boolean {
 const SIG_UNBLOCK = 1;
 const SIGUSR1 = 10;
 
-/** A Node started with `--disable-sigusr1` blocks the signal in every thread: from now on handlers of ours hear it again, and still nothing opens an inspector. */
-export function unblockSigusr1(): void {
+/** A Node started with `--disable-sigusr1` blocks the signal in every thread: from now on handlers of ours run on it, and still nothing opens an inspector. */
+export function hearSigusr1(): void {
   const set = Buffer.alloc(128);
   set[(SIGUSR1 - 1) >> 3] = 1 << ((SIGUSR1 - 1) & 7);
   native().sigmask(SIG_UNBLOCK, set, null);
