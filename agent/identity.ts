@@ -89,7 +89,7 @@ export class Identity {
     }
     const kept = this.#load();
     if (kept) {
-      this.#use(kept.svid, kept.slot, signal);
+      this.#use(kept.svid, kept.slot, undefined, signal);
       log.info('SVID loaded', { spiffe_id: kept.svid.id.toString(), expires_at: new Date(kept.svid.notAfterMs) });
       return;
     }
@@ -222,7 +222,7 @@ export class Identity {
       this.#check(svid, bundle);
       await disk.update({ svid: chain, bundle: bundle.x509.authorities, reattestable });
       onBundle(bundle);
-      this.#use(svid, slot, signal);
+      this.#use(svid, slot, this.#options.clock.now(), signal);
       log.info('Node attestation was successful', { spiffe_id: svid.id.toString(), expires_at: new Date(svid.notAfterMs) });
     } finally {
       connection.close();
@@ -253,7 +253,7 @@ export class Identity {
     const known = bundle();
     if (known) this.#check(svid, known);
     await disk.update({ svid: chain });
-    this.#use(svid, slot, signal);
+    this.#use(svid, slot, this.#options.clock.now(), signal);
     log.info('Agent SVID renewed', { spiffe_id: svid.id.toString(), expires_at: new Date(svid.notAfterMs) });
   }
 
@@ -272,8 +272,12 @@ export class Identity {
     verifyX509Svid(svid.chain, bundle, { nowMs: Math.min(Math.max(clock.now(), svid.notBeforeMs), svid.notAfterMs) });
   }
 
-  #use(svid: X509Svid, slot: string, signal: AbortSignal): void {
-    this.#state = { svid, slot, renewAtMs: renewAtMs(svid, Math.random(), this.#options.availabilityTargetMs) };
+  #use(svid: X509Svid, slot: string, receivedMs: number | undefined, signal: AbortSignal): void {
+    this.#state = {
+      svid,
+      slot,
+      renewAtMs: renewAtMs(svid, { targetMs: this.#options.availabilityTargetMs, ...(receivedMs !== undefined && { receivedMs }) }),
+    };
     const connection = this.#connect(svid, { x509Bundle: (domain) => this.#options.bundle()?.x509Bundle(domain) });
     const old = this.#connections?.value;
     if (this.#connections) this.#connections.set(connection);

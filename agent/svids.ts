@@ -302,6 +302,7 @@ export class Svids {
       if ('error' in answer) throw answer.error;
       const svid = X509Svid.of(answer.chain, key);
       if (!svid.id.equals(asked.spiffeId)) throw fail('SVID_INVALID', `the server signed ${svid.id} for ${asked.spiffeId}`);
+      if (svid.notAfterMs <= clock.now()) throw fail('SVID_EXPIRED', 'what the server signed is over already: compare the clocks of both');
       this.#refused.delete(asked.id);
       if (now.revision !== asked.revision || !now.spiffeId.equals(asked.spiffeId)) this.#wanted.add(asked.id);
       if (!now.spiffeId.equals(asked.spiffeId)) return false;
@@ -313,7 +314,7 @@ export class Svids {
         chainDer: svid.chainDer(),
         keyPkcs8Der: pkcs8Der(key),
         notAfterMs: svid.notAfterMs,
-        renewAtMs: renewAtMs(svid, Math.random(), availabilityTargetMs),
+        renewAtMs: renewAtMs(svid, { targetMs: availabilityTargetMs, receivedMs: clock.now() }),
       });
       return true;
     } catch (error) {
