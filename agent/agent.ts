@@ -20,21 +20,16 @@ import { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts'
 import { LoggerDefinition } from '../proto/gen/spire/api/agent/logger/v1/logger.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { Latest } from '../spiffe/latest.ts';
-import { CallerAttestor } from './attest.ts';
 import { bootstrapBundle } from './bootstrap.ts';
-import { EntryCache } from './cache.ts';
 import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
 import { Identity } from './identity.ts';
-import { JwtCache } from './jwt-cache.ts';
 import { checkSocketPaths, listenAdmin, listenPublic } from './listeners.ts';
-import { LocalReplica } from './replica.ts';
 import type { ServerConnection } from './server-client.ts';
 import type { AgentSettings } from './settings.ts';
-import { Svids } from './svids.ts';
 import { runSync } from './sync.ts';
-import { Views } from './views.ts';
-import { checkHeader, WorkloadApi } from './workload-api.ts';
+import { checkHeader } from './workload-api.ts';
+import { createWorkloads, type Workloads } from './workloads.ts';
 
 export interface AgentParts {
   readonly plugins: readonly ReadyPlugin[];
@@ -49,8 +44,6 @@ export interface AgentParts {
 
 /** Calls under way when the agent stops may go on so long; streams end at once. */
 const DRAIN_MS = 1_500;
-/** A caller whose JWT-SVID is still good does not wait longer than this for a newer one. */
-const JWT_HIT_MS = 5_000;
 
 /** Runs until the signal aborts or the agent may serve no more. Throws SETTINGS_INVALID and FAILED_PRECONDITION with what to do about it, DENIED when the server wants it no more. */
 export async function runAgent(settings: AgentSettings, parts: AgentParts): Promise<void> {
@@ -93,7 +86,10 @@ async function serve(settings: AgentSettings, parts: AgentParts): Promise<void> 
 
     await runAll(
       signal,
-      (stop) => identity.run(stop).finally(() => rooms.ended()),
+      (stop) =>
+        identity.run(stop).finally(() => {
+          if (identity.ended) rooms.forbid();
+        }),
       (stop) =>
         runSync(
           {
@@ -145,78 +141,39 @@ async function startPlugins(ready: readonly ReadyPlugin[], host: Host): Promise<
   return { keys: manager, attestor: { type: node.name, plugin }, workload: new Map(workload) };
 }
 
-type Rooms = ReturnType<typeof build>;
+interface Rooms extends Workloads {
+  readonly identity: Identity;
+}
 
-/** What serves workloads, each told of the others' changes. */
 function build(
   { agent }: AgentSettings,
   { clock, log }: AgentParts,
   { keys, attestor, workload }: Plugins,
   disk: AgentDisk,
   stopped: AbortSignal,
-) {
+): Rooms {
   const trustDomain = agent.trust_domain;
-  let lastSyncMs = 0;
-  const cache = new EntryCache();
-  const views: Views = new Views({
-    cache,
+  const workloads = createWorkloads({
     trustDomain,
-    bundles: () => replica.bundles,
-    svidOf: (one) => svids.get(one),
-    isRefused: (id) => svids.isRefused(id),
-    onShown: (entries) => svids.want(entries),
-  });
-  const svids: Svids = new Svids({
-    cache,
-    sign: (requests, signal) => ask((connection) => connection.signX509(requests, signal), signal),
-    clock,
-    log,
-    keyType: agent.workload_x509_svid_key_type,
-    maxSize: agent.x509_svid_cache_max_size,
-    prefetch: !agent.disable_x509_svid_prefetch,
-    availabilityTargetMs: agent.availability_target,
-    isRead: (id) => views.isRead(id),
-    onChange: (ids) => views.signed(ids),
-  });
-  const jwts = new JwtCache({
-    sign: (entryId, audience, signal) => ask((connection) => connection.signJwt(entryId, audience, signal), signal),
-    clock,
-    log,
-    maxSize: agent.jwt_svid_cache_max_size,
-    hitTimeoutMs: agent.experimental.jwt_svid_cache_hit_timeout ?? JWT_HIT_MS,
-    signal: stopped,
-  });
-  const api = new WorkloadApi({
-    trustDomain,
-    attestor: new CallerAttestor({ attestors: workload, clock, log }),
-    views,
-    jwts,
-    clock,
-    log,
-    allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers,
-    allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims,
-  });
-  const replica: LocalReplica = new LocalReplica({
-    trustDomain,
-    cache,
-    log,
-    onEntries: (changes) => {
-      for (const { before } of changes) if (before) jwts.forget(before.id);
-      // views first: what somebody reads is signed first
-      views.applied(changes);
-      svids.applied(changes);
-    },
-    onBundles: () => views.changedAll(),
-    onOwn: ({ x509 }) => {
+    attestors: workload,
+    signX509: (requests, signal) => ask((connection) => connection.signX509(requests, signal), signal),
+    signJwt: (entryId, audience, signal) => ask((connection) => connection.signJwt(entryId, audience, signal), signal),
+    keepOwn: ({ x509 }) => {
       disk
         .update({ bundle: x509.authorities })
         .catch((error: unknown) => log.error('Failed to keep the bundle', { path: disk.path, error }));
     },
-    onSynced: () => {
-      lastSyncMs = clock.now();
-      api.ready();
-      svids.retry();
-    },
+    keyType: agent.workload_x509_svid_key_type,
+    x509CacheSize: agent.x509_svid_cache_max_size,
+    jwtCacheSize: agent.jwt_svid_cache_max_size,
+    prefetch: !agent.disable_x509_svid_prefetch,
+    availabilityTargetMs: agent.availability_target,
+    jwtHitTimeoutMs: agent.experimental.jwt_svid_cache_hit_timeout,
+    allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers,
+    allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims,
+    clock,
+    log,
+    signal: stopped,
   });
   const identity = new Identity({
     trustDomain,
@@ -225,8 +182,8 @@ function build(
     keys,
     attestor,
     bootstrap: () => bootstrapBundle(agent, stopped),
-    bundle: () => replica.own,
-    onBundle: (bundle) => replica.start(bundle),
+    bundle: () => workloads.replica.own,
+    onBundle: (bundle) => workloads.replica.start(bundle),
     availabilityTargetMs: agent.availability_target,
     clock,
     log,
@@ -241,21 +198,7 @@ function build(
       throw error;
     }
   }
-  return {
-    identity,
-    api,
-    replica,
-    svids,
-    jwts,
-    lastSyncMs: () => lastSyncMs,
-    /** When the server wants this agent no more, nobody gets anything from it any more. */
-    ended: () => {
-      if (!identity.ended) return;
-      api.end(fail('DENIED', 'no identity issued'));
-      svids.clear();
-      jwts.clear();
-    },
-  };
+  return { ...workloads, identity };
 }
 
 async function listen(settings: AgentSettings, parts: AgentParts, rooms: Rooms, closing: (() => Promise<void>)[]): Promise<void> {
