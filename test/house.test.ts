@@ -164,6 +164,8 @@ describe('fences', () => {
 
 test('the first line of each file says what it is', () => {
   expect(
-    written.filter(({ text, file }) => !/^(#!.*\n)?\/\*\*(?: |\n \* )|^(#!.*\n)?\/\/ /.test(text) && !file.endsWith('.mjs')).map(({ file }) => file),
+    written
+      .filter(({ text, file }) => !/^(#!.*\n)?\/\*\*(?: |\n \* )|^(#!.*\n)?\/\/ /.test(text) && !file.endsWith('.mjs'))
+      .map(({ file }) => file),
   ).toEqual([]);
 });

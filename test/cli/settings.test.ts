@@ -143,7 +143,11 @@ describe('faults', () => {
       `DataStore "sql" { plugin_data { database_type = "mysql" } }\n${DISK}`,
       /DataStore "sql".plugin_data.database_type: expected sqlite3/,
     ],
-    ['options in the path of the data store', `DataStore "sql" { plugin_data { connection_string = "x?mode=ro" } }\n${DISK}`, /must be a path, without options/],
+    [
+      'options in the path of the data store',
+      `DataStore "sql" { plugin_data { connection_string = "x?mode=ro" } }\n${DISK}`,
+      /must be a path, without options/,
+    ],
     ["a plugin of the agent's", `${STORE}\nKeyManager "only_agents" {}`, /there is no such KeyManager.*there are: disk, memory/],
     ['an external plugin', `${STORE}\nKeyManager "disk" { plugin_cmd = "/x" }`, /external plugins \(plugin_cmd\) are not run/],
     [

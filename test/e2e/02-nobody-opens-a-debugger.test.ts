@@ -32,7 +32,9 @@ function isUnborn(pid: number): boolean {
   if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('warifu.mjs')) return true;
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const bit = 1n << 9n;
-  return ['SigBlk', 'SigIgn', 'SigCgt'].every((name) => (BigInt(`0x${new RegExp(`${name}:\\s+(\\w+)`).exec(status)?.[1] ?? '0'}`) & bit) === 0n);
+  return ['SigBlk', 'SigIgn', 'SigCgt'].every(
+    (name) => (BigInt(`0x${new RegExp(`${name}:\\s+(\\w+)`).exec(status)?.[1] ?? '0'}`) & bit) === 0n,
+  );
 }
 
 /** Signals again and again, from the first moment that a signal does not end the process, until `phase` is over. */
