@@ -48,7 +48,12 @@ export function registration(id: string, path: string, { selectors = ['test:a'],
 /** A trust domain that can sign. */
 export interface Realm {
   readonly bundle: Bundle;
-  chain(spiffeId: SpiffeId, csr: Buffer, notAfterMs?: number): Promise<readonly Certificate[]>;
+  /** Default: from ten seconds ago for an hour. */
+  chain(
+    spiffeId: SpiffeId,
+    csr: Buffer,
+    life?: { readonly notBeforeMs: number; readonly notAfterMs: number },
+  ): Promise<readonly Certificate[]>;
   jwt(spiffeId: SpiffeId, audience: readonly string[], claims?: Readonly<Record<string, unknown>>): Promise<string>;
 }
 
@@ -62,9 +67,9 @@ export async function realm(name: string, nowMs = systemClock.now()): Promise<Re
   const jwt = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   return {
     bundle: new Bundle(of, { x509Authorities: [certificate], jwtAuthorities: [jwtAuthority(`${name}-1`, jwt.publicKey)] }),
-    async chain(spiffeId, csr, notAfterMs = nowMs + HOUR_MS) {
+    async chain(spiffeId, csr, life = { notBeforeMs: nowMs - 10_000, notAfterMs: nowMs + HOUR_MS }) {
       const { spkiDer } = parseCsr(csr);
-      const issued = await issueX509Svid({ issuer: { certificate, key }, spkiDer, spiffeId, notBeforeMs: nowMs - 10_000, notAfterMs });
+      const issued = await issueX509Svid({ issuer: { certificate, key }, spkiDer, spiffeId, ...life });
       return [issued.certificate];
     },
     async jwt(spiffeId, audience, claims = {}) {
