@@ -72,7 +72,7 @@ export interface House {
   readonly server: Daemon;
 
   /** Starts the server and waits until its admin socket answers. Not while one runs. */
-  startServer(): Promise<Daemon>;
+  startServer(...args: string[]): Promise<Daemon>;
   /** Settings and folders of a new agent; start it with `start()`. */
   createAgent(name?: string, options?: AgentOptions): Promise<Agent>;
 
@@ -232,9 +232,9 @@ plugins {
       return server;
     },
 
-    async startServer() {
+    async startServer(...args) {
       if (server && !server.end) throw new Error('a server is running');
-      server = launch('server', ['server', 'run', '-config', serverConf]);
+      server = launch('server', ['server', 'run', '-config', serverConf, ...args]);
       await server.accepts(socketPath);
       return server;
     },
