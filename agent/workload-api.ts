@@ -169,7 +169,7 @@ export class WorkloadApi {
       const { own, federated } = view.sight();
       try {
         const bundles = new BundleSet([own, ...federated]);
-        const svid = validateJwtSvid(token, { audience: [audience], bundles, nowMs: clock.now(), requireKid: true });
+        const svid = validateJwtSvid(token, { audience: [audience], bundles, nowMs: clock.now() });
         return { spiffeId: svid.id.toString(), claims: this.#claimsOf(svid) };
       } catch (error) {
         if (!(error instanceof SpiffeError)) throw error;
