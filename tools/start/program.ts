@@ -11,7 +11,11 @@ export class Program {
 
   constructor(name: string, command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}, show?: (line: string) => void) {
     this.name = name;
-    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env }, detached: false });
+    // a group of its own: Ctrl-C reaches us alone, and we stop it in its turn
+    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env }, detached: true });
+    const orphan = () => this.#child.kill('SIGKILL');
+    process.once('exit', orphan);
+    this.#child.once('close', () => process.off('exit', orphan));
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       if (!stream) continue;
       createInterface({ input: stream }).on('line', (line) => {

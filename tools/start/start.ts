@@ -303,7 +303,15 @@ Everything runs until you press Ctrl-C. In a second terminal (Node 22.12 or newe
 }
 
 const stop = new AbortController();
-for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort(new Error(name)));
+let stoppedAt = 0;
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(name, () => {
+    // npm hands on what the terminal has sent us already; who presses again later is in a hurry
+    if (stop.signal.aborted && systemClock.monotonic() - stoppedAt > 1_000) process.exit(130);
+    stoppedAt ||= systemClock.monotonic();
+    stop.abort(new Error(name));
+  });
+}
 await main(stop.signal).catch((error: unknown) => {
   console.error(`\nnpm start failed: ${(error as Error).message}`);
   process.exitCode = 1;
