@@ -7,7 +7,7 @@ type CryptoKeyPair = webcrypto.CryptoKeyPair;
 
 const { subtle } = globalThis.crypto;
 
-export type TestKeyType = 'ec-p256' | 'ec-p384' | 'ec-p521' | 'rsa-1024' | 'rsa-2048' | 'ed25519';
+export type TestKeyType = 'ec-p256' | 'ec-p384' | 'ec-p521' | 'rsa-1024' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096' | 'ed25519';
 
 export interface TestCertificate {
   readonly der: Buffer;
@@ -50,7 +50,7 @@ const HOUR_MS = 3_600_000;
 
 export async function testKeys(type: TestKeyType = 'ec-p256'): Promise<CryptoKeyPair> {
   if (type === 'ed25519') return (await subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair;
-  if (type === 'rsa-1024' || type === 'rsa-2048') {
+  if (type.startsWith('rsa-')) {
     const rsa = {
       name: 'RSASSA-PKCS1-v1_5',
       hash: 'SHA-256',

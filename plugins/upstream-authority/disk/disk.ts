@@ -4,7 +4,7 @@ import { definePlugin, type Host } from '../../../core/plugin/plugin.ts';
 import type { DirectAuthority, UpstreamAuthority } from '../../../core/plugin/upstream-authority.ts';
 import { isStop } from '../../../core/tasks.ts';
 import { parseCsr } from '../../../core/x509/csr.ts';
-import { capNotAfter, issueX509Ca } from '../../../core/x509/issue.ts';
+import { issueX509Ca } from '../../../core/x509/issue.ts';
 import { Latest } from '../../../spiffe/latest.ts';
 import { type Loaded, loadIntermediate } from './load.ts';
 import { type DiskSettings, diskSettings } from './settings.ts';
@@ -53,10 +53,9 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
   return {
     mode: 'ca-below',
     async mintX509Ca(csrDer, preferredTtlMs) {
-      await refresh(wanted, host, latest).catch((error: unknown) =>
-        host.log.warn('Upstream authority files do not fit; going on with the ones before', { error }),
-      );
-      const { key, chain, roots } = latest.value;
+      // the newest that fits; of what does not, `follow` tells when it lasts
+      await refresh(wanted, host, latest).catch(() => {});
+      const { key, chain, roots, notAfterMs } = latest.value;
       const [issuer] = chain;
       if (!issuer) throw fail('INTERNAL', 'an upstream authority without a certificate');
       const csr = parseCsr(csrDer);
@@ -65,10 +64,10 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
       if (csr.uris.length !== 1 || csr.uris[0] !== id)
         throw fail('REQUEST_INVALID', `the CSR of a CA must name ${id} and nothing else, saw ${csr.uris.join(', ') || 'no URI'}`);
       const now = host.clock.now();
-      if (!issuer.isWithinValidity(now))
+      if (!issuer.isWithinValidity(now) || now >= notAfterMs)
         throw fail(
           'FAILED_PRECONDITION',
-          `${issuer} is valid from ${iso(issuer.notBeforeMs)} to ${iso(issuer.notAfterMs)}, and it is ${iso(now)}: ask the PKI team for a renewed certificate`,
+          `${issuer} is valid from ${iso(issuer.notBeforeMs)} to ${iso(notAfterMs)} (with what is above it), and it is ${iso(now)}: ask the PKI team for a renewed certificate`,
         );
       const { certificate } = await issueX509Ca({
         issuer: { certificate: issuer, key },
@@ -76,7 +75,7 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
         trustDomain: host.trustDomain,
         subject: csr.subject,
         notBeforeMs: now - BACKDATE_MS,
-        notAfterMs: capNotAfter(issuer, now + preferredTtlMs),
+        notAfterMs: Math.min(now + preferredTtlMs, notAfterMs),
       });
       return {
         chainDer: [certificate.raw, ...(latest.value.selfSigned ? [] : chain.map((one) => one.raw))],
@@ -152,8 +151,7 @@ async function lookAgain(host: Host): Promise<void> {
 }
 
 /** Warns once per threshold of what is left of the lifetime; gives how many thresholds are behind us. */
-function remind(host: Host, { notBeforeMs, notAfterMs, digest }: Loaded, reminded: number): number {
-  void digest;
+function remind(host: Host, { notBeforeMs, notAfterMs }: Loaded, reminded: number): number {
   const left = (notAfterMs - host.clock.now()) / (notAfterMs - notBeforeMs);
   const passed = REMIND_AT.filter((part) => left <= part).length;
   if (passed > reminded)

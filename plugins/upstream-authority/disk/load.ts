@@ -22,10 +22,13 @@ export interface Loaded {
   readonly roots: readonly Certificate[];
   readonly selfSigned: boolean;
   readonly notBeforeMs: number;
+  /** Of the first to end on the way up, the root too. */
   readonly notAfterMs: number;
   /** Tells one set of files from another. */
   readonly digest: string;
 }
+
+type Handed = Omit<Loaded, 'notAfterMs'>;
 
 /** Throws SETTINGS_INVALID. */
 export async function loadIntermediate(settings: DiskSettings, trustDomain: TrustDomain, nowMs: number): Promise<Loaded> {
@@ -33,7 +36,7 @@ export async function loadIntermediate(settings: DiskSettings, trustDomain: Trus
   const [certPem, keyPem, bundlePem] = await Promise.all([
     read(settings.cert_file_path),
     read(settings.key_file_path),
-    settings.bundle_file_path && read(settings.bundle_file_path),
+    settings.bundle_file_path === undefined ? undefined : read(settings.bundle_file_path),
   ]);
   const chain = certificates(settings.cert_file_path, certPem);
   const [issuing] = chain;
@@ -57,26 +60,26 @@ export async function loadIntermediate(settings: DiskSettings, trustDomain: Trus
       `${issuing} is a self-signed root: ask the PKI team for an intermediate, or set insecure_self_signed_root = true if this file shall be the root of ${trustDomain}`,
     );
   }
-  if (!bundlePem && !selfSigned)
+  if (bundlePem === undefined && !selfSigned)
     throw fault('bundle_file_path is missing: it must name the roots that the chain in cert_file_path leads to');
-  const roots = bundlePem && settings.bundle_file_path ? certificates(settings.bundle_file_path, bundlePem) : [issuing];
+  const roots =
+    bundlePem !== undefined && settings.bundle_file_path !== undefined ? certificates(settings.bundle_file_path, bundlePem) : [issuing];
   if (roots.length === 0) throw fault(`${settings.bundle_file_path} holds no certificate`);
 
-  const loaded: Loaded = {
+  const loaded: Handed = {
     key: localSigningKey('upstream', type, privateKey),
     chain: selfSigned ? [issuing] : chain.filter((one) => !roots.some((root) => root.equals(one))),
     roots,
     selfSigned,
     notBeforeMs: issuing.notBeforeMs,
-    notAfterMs: Math.min(...chain.map((one) => one.notAfterMs)),
     digest: createHash('sha256')
       .update(issuing.sha256)
       .update(chain.map((one) => one.sha256).join())
       .update(roots.map((one) => one.sha256).join())
       .digest('hex'),
   };
-  await tryOut(loaded, settings, trustDomain, nowMs);
-  return loaded;
+  const path = await tryOut(loaded, settings, trustDomain, nowMs);
+  return { ...loaded, notAfterMs: Math.min(...path.map((one) => one.notAfterMs)) };
 }
 
 async function read(path: string): Promise<string> {
@@ -110,8 +113,11 @@ const ADVICE: Readonly<Record<string, string>> = {
   X509_OUTSIDE_NAME_CONSTRAINTS: 'its name constraints forbid our SPIFFE IDs: ask the PKI team to permit the URI host of the trust domain',
 };
 
-/** Issues an SVID (and a CA, if we shall make one) with keys that are thrown away, and verifies it as any peer would: no rule is written twice. */
-async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: TrustDomain, nowMs: number): Promise<void> {
+/**
+ * Issues an SVID (and a CA, if we shall make one) with keys that are thrown away, and verifies it as any peer would: no rule is written twice.
+ * Gives the issuing certificate and what is above it, up to the root.
+ */
+async function tryOut(loaded: Handed, settings: DiskSettings, trustDomain: TrustDomain, nowMs: number): Promise<readonly Certificate[]> {
   const [issuing] = loaded.chain;
   if (!issuing)
     throw fault(`${settings.cert_file_path} holds only what ${settings.bundle_file_path} holds too: it must begin with the intermediate`);
@@ -134,7 +140,7 @@ async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: Trust
     let issuer: Issuer = { certificate: issuing, key: loaded.key };
     if (!settings.sign_directly) {
       const key = localSigningKey('trial', 'ec-p256', generateEcKey());
-      const { certificate } = await issueX509Ca({ issuer, key, trustDomain, subject: { commonName: 'trial' }, ...times });
+      const { certificate } = await issueX509Ca({ issuer, key, trustDomain, subject: CA_SUBJECT, ...times });
       issuer = { certificate, key };
       chain.unshift(certificate);
     }
@@ -144,8 +150,11 @@ async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: Trust
       spiffeId: SpiffeId.of(trustDomain, '/trial'),
       ...times,
     });
-    const bundle = X509Bundle.fromDer(trustDomain, Buffer.concat(loaded.roots.map((one) => one.raw)));
-    verifyX509Svid([certificate, ...(loaded.selfSigned ? chain.slice(0, -1) : chain)], bundle, { nowMs });
+    // of two roots that both fit, the one that lasts
+    const roots = [...loaded.roots].sort((a, b) => b.notAfterMs - a.notAfterMs);
+    const bundle = X509Bundle.fromDer(trustDomain, Buffer.concat(roots.map((one) => one.raw)));
+    const verified = verifyX509Svid([certificate, ...(loaded.selfSigned ? chain.slice(0, -1) : chain)], bundle, { nowMs });
+    return verified.chain.slice(settings.sign_directly ? 1 : 2);
   } catch (cause) {
     if (!(cause instanceof SpiffeError)) throw cause;
     const advice =
@@ -154,6 +163,9 @@ async function tryOut(loaded: Loaded, settings: DiskSettings, trustDomain: Trust
     throw fail('SETTINGS_INVALID', `${settings.cert_file_path} cannot issue for ${trustDomain}: ${cause.message}; ${advice}`, { cause });
   }
 }
+
+/** SPIRE's default: name constraints on directory names look at it. */
+const CA_SUBJECT = { country: ['US'], organization: ['SPIFFE'] };
 
 function pathLenAdvice({ sign_directly }: DiskSettings): string {
   return sign_directly
