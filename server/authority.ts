@@ -23,10 +23,12 @@ export interface X509Authority {
   readonly chain: readonly Certificate[];
   readonly certificate: Certificate;
   readonly issuedAtMs: number;
-  /** Of the first in the whole chain to end. */
+  /** Of the first in the whole chain to end, the root too. */
   readonly notAfterMs: number;
   /** Hex SHA-256 of each root that it hangs on. */
   readonly rootsSha256: readonly string[];
+  /** How many CAs, one below the other, the path lengths from here to the root allow. Left out: any number. */
+  readonly casBelow?: number;
 }
 
 export interface JwtAuthority {
@@ -110,6 +112,10 @@ export class Authority {
   }): Promise<readonly Buffer[]> {
     const authority = this.x509();
     const now = this.#clock.now();
+    if (authority.casBelow !== undefined && authority.casBelow < 1)
+      throw fail('FAILED_PRECONDITION', `the path lengths of ${authority.certificate} and the CAs above it allow no CA below it`, {
+        reason: 'X509_PATH_LEN',
+      });
     const { certificate } = await issueX509Ca({
       issuer: { certificate: authority.certificate, key: authority.key },
       key: { spkiDer: request.spkiDer },

@@ -14,6 +14,7 @@ import { Certificate } from '../spiffe/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { Latest } from '../spiffe/latest.ts';
+import { verifyCertificatePath } from '../spiffe/path.ts';
 import type { JwtAuthority, X509Authority } from './authority.ts';
 import { emptyBundle } from './bundles.ts';
 import type { JournalRecord, Store } from './store/store.ts';
@@ -59,6 +60,8 @@ type Slot = 'A' | 'B';
 interface Held<T> {
   readonly slot: Slot;
   readonly authority: T;
+  /** X.509: as the journal keeps it. */
+  readonly chainDer: readonly Buffer[];
 }
 interface Slots<T> {
   active: Held<T> | undefined;
@@ -73,6 +76,12 @@ export class Rotation {
   #journal: readonly JournalRecord[] = [];
   #failures = 0;
   #roots = new Set<string>();
+  /** What the upstream told and we could not take over yet; each tick tries again. */
+  #offered: DirectAuthority | undefined;
+  #offeredRoots: readonly Buffer[] | undefined;
+  /** Monotonic, direct mode: what is prepared signs from then on. Before, its new roots are on their way to those who will verify. */
+  #activateFrom = 0;
+  #turn: Promise<unknown> = Promise.resolve();
   /** Changes whenever another X.509 authority signs: the server's own SVID is made anew then. */
   readonly activeX509 = new Latest<X509Authority | undefined>(undefined);
 
@@ -105,8 +114,10 @@ export class Rotation {
   async start(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#parts;
     this.#journal = await this.#parts.store.journals.load();
+    const bundle = await this.#parts.store.bundles.get(this.#settings.trustDomain.name);
+    const rootsDer = bundle?.x509Authorities.map(({ der }) => der) ?? [];
     for (const record of this.#journal.filter(({ notAfterMs, status }) => notAfterMs > clock.now() && status !== 'old'))
-      this.#resume(record);
+      this.#resume(record, rootsDer);
     if (this.#x509.active)
       log.info('X509 CA loaded', {
         authority_id: this.#x509.active.authority.id,
@@ -114,15 +125,17 @@ export class Rotation {
       });
     if (this.#parts.upstream.mode === 'direct') {
       for await (const first of this.#parts.upstream.authorities(signal)) {
-        await this.#adopt(first);
+        await this.#prepareDirect(first);
+        await this.#activateX509();
         break;
       }
     } else if (!this.#x509.active) {
-      await this.#prepareX509(signal);
+      // a crash between two records leaves one that is prepared and none that is active
+      if (!this.#x509.prepared) await this.#prepareX509(signal);
       await this.#activateX509();
     }
     if (!this.#settings.disableJwtSvids && !this.#jwt.active) {
-      await this.#prepareJwt();
+      if (!this.#jwt.prepared) await this.#prepareJwt();
       await this.#activateJwt();
     }
     this.activeX509.set(this.x509);
@@ -153,12 +166,22 @@ export class Rotation {
   }
 
   /** One look at the clock: prepares and activates what is due. */
-  async rotate(signal: AbortSignal): Promise<void> {
+  rotate(signal: AbortSignal): Promise<void> {
+    return this.#alone(() => this.#rotate(signal));
+  }
+
+  async #rotate(signal: AbortSignal): Promise<void> {
     const now = this.#parts.clock.now();
-    if (this.#parts.upstream.mode === 'ca-below') {
-      const { active } = this.#x509;
-      if (!this.#x509.prepared && (!active || now > prepareAtMs(active.authority))) await this.#prepareX509(signal);
-      if (this.#x509.prepared && (!active || now > activateAtMs(active.authority))) await this.#activateX509();
+    for (const slots of [this.#x509, this.#jwt])
+      if (slots.prepared && slots.prepared.authority.notAfterMs <= now) slots.prepared = undefined;
+    const x509 = this.#x509;
+    if (this.#parts.upstream.mode === 'direct') {
+      await this.#takeOver();
+    } else {
+      if (this.#offeredRoots) await this.#publishRoots(this.#offeredRoots);
+      this.#offeredRoots = undefined;
+      if (!x509.prepared && (!x509.active || now > prepareAtMs(x509.active.authority))) await this.#prepareX509(signal);
+      if (x509.prepared && (!x509.active || now > activateAtMs(x509.active.authority))) await this.#activateX509();
     }
     if (this.#settings.disableJwtSvids) return;
     const { active } = this.#jwt;
@@ -166,23 +189,34 @@ export class Rotation {
     if (this.#jwt.prepared && (!active || now > activateAtMs(active.authority))) await this.#activateJwt();
   }
 
-  /** A record of the journal whose key we still hold. */
-  #resume(record: JournalRecord): void {
+  /** The tick and the upstream's news must not come between each other's steps. */
+  #alone<T>(run: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(run);
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+
+  /** A record of the journal whose key we still hold, and whose chain still leads to one of our roots. */
+  #resume(record: JournalRecord, rootsDer: readonly Buffer[]): void {
     const { keys, upstream } = this.#parts;
     if (record.kind === 'x509') {
       if (upstream.mode === 'direct') return;
       const key = keys.get(`x509-CA-${record.slot}`);
       if (!key?.spkiDer.equals(record.spkiDer)) return;
-      this.#x509[record.status === 'active' ? 'active' : 'prepared'] = {
-        slot: record.slot,
-        authority: x509AuthorityOf(key, record.chainDer, record.rootsSha256, record.issuedAtMs),
-      };
+      const roots = rootsDer.filter((der) => record.rootsSha256.includes(Certificate.parse(der).sha256));
+      try {
+        const authority = x509AuthorityOf(key, { chainDer: record.chainDer, rootsDer: roots }, record.issuedAtMs, this.#parts.clock.now());
+        this.#x509[record.status === 'active' ? 'active' : 'prepared'] = { slot: record.slot, authority, chainDer: record.chainDer };
+      } catch (error) {
+        this.#parts.log.warn('X509 CA of before cannot be used any more', { authority_id: record.authorityId, error });
+      }
     } else {
       const key = keys.get(`JWT-Signer-${record.slot}`);
       if (!key?.spkiDer.equals(record.spkiDer)) return;
       this.#jwt[record.status === 'active' ? 'active' : 'prepared'] = {
         slot: record.slot,
         authority: { id: record.authorityId, key, issuedAtMs: record.issuedAtMs, notAfterMs: record.notAfterMs },
+        chainDer: [],
       };
     }
   }
@@ -194,40 +228,57 @@ export class Rotation {
     const key = await keys.generate(`x509-CA-${slot}`, this.#settings.caKeyType);
     const csr = await buildCaCsr({ key, trustDomain: this.#settings.trustDomain, subject: this.#settings.caSubject });
     const minted = await upstream.mintX509Ca(csr, this.#settings.caTtlMs, signal);
-    const authority = x509AuthorityOf(key, minted.chainDer, hashes(minted), clock.now());
-    if (!authority.certificate.spkiDer.equals(key.spkiDer))
-      throw fail('INTERNAL', 'the upstream authority certified another key than ours');
+    const authority = x509AuthorityOf(key, minted, clock.now(), clock.now());
     await this.#publishRoots(minted.rootsDer);
     await this.#record('x509', slot, 'prepared', authority, minted.chainDer, authority.rootsSha256);
-    this.#x509.prepared = { slot, authority };
+    this.#x509.prepared = { slot, authority, chainDer: minted.chainDer };
     log.info('X509 CA prepared', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
   }
 
   async #activateX509(): Promise<void> {
-    const { prepared, active } = this.#x509;
+    const { prepared } = this.#x509;
     if (!prepared) return;
-    await this.#demote('x509', active?.authority.id);
-    const chainDer = prepared.authority.chain.map((one) => one.raw);
-    await this.#record('x509', prepared.slot, 'active', prepared.authority, chainDer, prepared.authority.rootsSha256);
+    const { slot, authority, chainDer } = prepared;
+    await this.#demote('x509', authority.id);
+    await this.#record('x509', slot, 'active', authority, chainDer, authority.rootsSha256);
     this.#x509.active = prepared;
     this.#x509.prepared = undefined;
-    this.activeX509.set(prepared.authority);
-    this.#parts.log.info('X509 CA activated', { authority_id: prepared.authority.id, expires_at: new Date(prepared.authority.notAfterMs) });
+    this.activeX509.set(authority);
+    this.#parts.log.info('X509 CA activated', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
   }
 
-  /** The external intermediate itself signs: prepared once its roots are published, active right after that push. Over the same key it is a renewal in place. */
-  async #adopt(given: DirectAuthority): Promise<void> {
+  /** The external intermediate itself shall sign. Over the key of before it is a renewal: the authority keeps its id and its slot. */
+  async #prepareDirect(given: DirectAuthority): Promise<void> {
     const { clock, log } = this.#parts;
-    const before = this.#x509.active;
-    const authority = x509AuthorityOf(given.key, given.chainDer, hashes(given), clock.now());
-    await this.#publishRoots(given.rootsDer);
-    const slot = before?.authority.id === authority.id ? before.slot : otherThan(before?.slot);
+    const { active } = this.#x509;
+    const authority = x509AuthorityOf(given.key, given, clock.now(), clock.now());
+    const grew = await this.#publishRoots(given.rootsDer);
+    this.#activateFrom = grew ? clock.monotonic() + TICK_MS : 0;
+    const slot = active?.authority.id === authority.id ? active.slot : otherThan(active?.slot);
+    await this.#keepSuperseded(authority);
     await this.#record('x509', slot, 'prepared', authority, given.chainDer, authority.rootsSha256);
-    if (before && before.authority.id !== authority.id) await this.#demote('x509', before.authority.id);
-    await this.#record('x509', slot, 'active', authority, given.chainDer, authority.rootsSha256);
-    this.#x509.active = { slot, authority };
-    this.activeX509.set(authority);
-    log.info('X509 CA activated', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
+    this.#x509.prepared = { slot, authority, chainDer: given.chainDer };
+    log.info('X509 CA prepared', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
+  }
+
+  /** Prepares what the upstream offered, and activates it at once, or after one tick when those who verify must hear of new roots first. */
+  async #takeOver(): Promise<void> {
+    const { clock } = this.#parts;
+    const x509 = this.#x509;
+    if (this.#offered) await this.#prepareDirect(this.#offered);
+    this.#offered = undefined;
+    const nobodySigns = !x509.active || x509.active.authority.notAfterMs <= clock.now();
+    if (x509.prepared && (nobodySigns || clock.monotonic() >= this.#activateFrom)) await this.#activateX509();
+  }
+
+  /** The journal has one record per key. Under another name or other roots the one of before still has SVIDs below it that must be known as ours. */
+  async #keepSuperseded({ id, certificate, rootsSha256 }: X509Authority): Promise<void> {
+    const before = this.#journal.find((record) => record.kind === 'x509' && record.authorityId === id);
+    const [first] = before?.chainDer ?? [];
+    if (!before || !first) return;
+    const old = Certificate.parse(first);
+    if (old.subject.equals(certificate.subject) && before.rootsSha256.join() === rootsSha256.join()) return;
+    await this.#save({ ...before, authorityId: `${id}:${old.sha256}`, status: 'old' });
   }
 
   async #prepareJwt(): Promise<void> {
@@ -242,14 +293,14 @@ export class Rotation {
       return { ...own, jwtAuthorities: [...own.jwtAuthorities, published] };
     });
     await this.#record('jwt', slot, 'prepared', authority, [], []);
-    this.#jwt.prepared = { slot, authority };
+    this.#jwt.prepared = { slot, authority, chainDer: [] };
     log.info('JWT key prepared', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
   }
 
   async #activateJwt(): Promise<void> {
-    const { prepared, active } = this.#jwt;
+    const { prepared } = this.#jwt;
     if (!prepared) return;
-    await this.#demote('jwt', active?.authority.id);
+    await this.#demote('jwt', prepared.authority.id);
     await this.#record('jwt', prepared.slot, 'active', prepared.authority, [], []);
     this.#jwt.active = prepared;
     this.#jwt.prepared = undefined;
@@ -273,36 +324,45 @@ export class Rotation {
     this.#journal = [...this.#journal.filter((one) => one.kind !== record.kind || one.authorityId !== record.authorityId), record];
   }
 
-  async #demote(kind: 'x509' | 'jwt', authorityId: string | undefined): Promise<void> {
+  /** Every one that was active, but this one: it is about to be. */
+  async #demote(kind: 'x509' | 'jwt', exceptId: string): Promise<void> {
     for (const record of this.#journal) {
-      if (record.kind === kind && record.status === 'active' && (authorityId === undefined || record.authorityId === authorityId))
+      if (record.kind === kind && record.status === 'active' && record.authorityId !== exceptId)
         await this.#save({ ...record, status: 'old' });
     }
   }
 
-  async #publishRoots(rootsDer: readonly Buffer[]): Promise<void> {
+  /** Gives whether there was one that the bundle did not have. */
+  async #publishRoots(rootsDer: readonly Buffer[]): Promise<boolean> {
     const { trustDomain } = this.#settings;
     this.#roots = new Set(rootsDer.map((der) => Certificate.parse(der).sha256));
-    await this.#parts.store.bundles.update(trustDomain.name, (bundle) => {
+    const { changed } = await this.#parts.store.bundles.update(trustDomain.name, (bundle) => {
       const own = bundle ?? emptyBundle(trustDomain.name);
       const missing = rootsDer.filter((der) => !own.x509Authorities.some((known) => known.der.equals(der)));
       if (missing.length === 0 && bundle) return undefined;
       return { ...own, x509Authorities: [...own.x509Authorities, ...missing.map((der) => ({ der, tainted: false }))] };
     });
+    return changed;
   }
 
   async #followUpstream(signal: AbortSignal): Promise<void> {
     const { upstream, log } = this.#parts;
     if (upstream.mode === 'direct') {
       for await (const authority of upstream.authorities(signal)) {
-        const now = this.#x509.active?.authority;
-        const [first] = authority.chainDer;
-        if (first && now?.certificate.raw.equals(first) && now.rootsSha256.join() === hashes(authority).join()) continue;
-        await this.#adopt(authority).catch((error: unknown) => log.error('Failed to take over the upstream authority', { error }));
+        const now = this.#x509.active;
+        if (now && sameDers(now.chainDer, authority.chainDer) && now.authority.rootsSha256.join() === hashes(authority).join()) continue;
+        this.#offered = authority;
+        await this.#alone(() => this.#takeOver()).catch((error: unknown) =>
+          log.error('Failed to take over the upstream authority', { error }),
+        );
       }
     } else {
       for await (const roots of upstream.roots(signal)) {
-        await this.#publishRoots(roots).catch((error: unknown) => log.error('Failed to publish the upstream roots', { error }));
+        this.#offeredRoots = roots;
+        await this.#alone(async () => {
+          await this.#publishRoots(roots);
+          if (this.#offeredRoots === roots) this.#offeredRoots = undefined;
+        }).catch((error: unknown) => log.error('Failed to publish the upstream roots', { error }));
       }
     }
   }
@@ -345,10 +405,21 @@ function hashes({ rootsDer }: X509CaChain): readonly string[] {
   return rootsDer.map((der) => Certificate.parse(der).sha256);
 }
 
-function x509AuthorityOf(key: SigningKey, chainDer: readonly Buffer[], rootsSha256: readonly string[], issuedAtMs: number): X509Authority {
-  const all = chainDer.map((der) => Certificate.parse(der));
-  const [certificate] = all;
+function sameDers(a: readonly Buffer[], b: readonly Buffer[]): boolean {
+  return a.length === b.length && a.every((der, i) => b[i]?.equals(der));
+}
+
+/** Throws SVID_UNTRUSTED, SVID_INVALID or SVID_EXPIRED when nobody could verify what this one signs, INTERNAL when the key is another one. */
+function x509AuthorityOf(key: SigningKey, given: X509CaChain, issuedAtMs: number, nowMs: number): X509Authority {
+  const all = given.chainDer.map((der) => Certificate.parse(der));
+  const [certificate, ...above] = all;
   if (!certificate) throw fail('INTERNAL', 'an X.509 authority without a certificate');
+  if (!certificate.spkiDer.equals(key.spkiDer)) throw fail('INTERNAL', 'the upstream authority certified another key than ours');
+  // of two roots that both fit, the one that lasts
+  const roots = given.rootsDer.map((der) => Certificate.parse(der)).sort((a, b) => b.notAfterMs - a.notAfterMs);
+  const path = verifyCertificatePath(certificate, above, roots, { nowMs }).filter((one, i) => i === 0 || !one.equals(certificate));
+  const casBelow = Math.min(...path.map((one, i) => (one.pathLen ?? Number.POSITIVE_INFINITY) - i));
+  const rootsSha256 = hashes(given);
   return {
     id: (certificate.ski ?? keyId(certificate.spkiDer)).toString('hex'),
     key,
@@ -356,8 +427,9 @@ function x509AuthorityOf(key: SigningKey, chainDer: readonly Buffer[], rootsSha2
     // a root is in the bundle, and is not sent
     chain: all.filter((one) => !rootsSha256.includes(one.sha256)),
     issuedAtMs,
-    notAfterMs: Math.min(...all.map((one) => one.notAfterMs)),
+    notAfterMs: Math.min(...path.map((one) => one.notAfterMs)),
     rootsSha256,
+    casBelow,
   };
 }
 
