@@ -32,7 +32,7 @@ class KeyFile {
     });
     const keys = new Map<string, KeyObject>();
     if (text !== undefined) {
-      for (const [id, pkcs8] of Object.entries(read(path, text))) keys.set(id, parsePkcs8(Buffer.from(pkcs8, 'base64')));
+      for (const [id, pkcs8] of Object.entries(read(path, text))) keys.set(id, readKey(path, id, pkcs8));
     }
     return new KeyFile(path, keys);
   }
@@ -62,6 +62,17 @@ function read(path: string, text: string): Record<string, string> {
       `${path} is not a key file ({"keys": {"<id>": "<base64>"}}): restore it, or move it away to begin with new keys`,
       { cause },
     );
+  }
+}
+
+function readKey(path: string, id: string, pkcs8: string): KeyObject {
+  try {
+    return parsePkcs8(Buffer.from(pkcs8, 'base64'));
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw fail('SETTINGS_INVALID', `${path}: key ${JSON.stringify(id)}: ${why}; restore the file, or move it away to begin with new keys`, {
+      cause,
+    });
   }
 }
 
