@@ -84,6 +84,7 @@ export class Authority {
 
   /** Throws UNAVAILABLE while there is no authority that could sign (ID-28), and what the profile forbids. */
   async signX509Svid(request: X509SvidRequest): Promise<SignedX509Svid> {
+    this.#checkOurs(request.spiffeId);
     const authority = this.x509();
     const now = this.#clock.now();
     const ttlMs = request.ttlMs || this.settings.defaultX509SvidTtlMs;
@@ -135,6 +136,7 @@ export class Authority {
     readonly jti: boolean;
   }): Promise<JwtSvid> {
     if (this.settings.disableJwtSvids) throw fail('UNIMPLEMENTED', 'JWT functionality is disabled');
+    this.#checkOurs(request.spiffeId);
     const authority = this.#active.jwt;
     const now = this.#clock.now();
     if (!authority || authority.notAfterMs <= now) throw fail('UNAVAILABLE', 'JWT key is not available for signing');
@@ -156,6 +158,13 @@ export class Authority {
       },
       (data) => authority.key.sign(data, jwtSignOptions(alg)),
     );
+  }
+
+  /** The doors refuse it before; whoever forgets to still can't make us sign for another trust domain. */
+  #checkOurs(spiffeId: SpiffeId): void {
+    const { trustDomain } = this.settings;
+    if (!spiffeId.memberOf(trustDomain))
+      throw fail('REQUEST_INVALID', `${spiffeId} is not a member of trust domain ${trustDomain}`, { reason: 'ID_NOT_MEMBER' });
   }
 
   /** The authority that signs X.509 now. Throws UNAVAILABLE when there is none, or when it has ended. */
