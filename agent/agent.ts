@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import { fail } from '../core/errors.ts';
 import { healthService, listenHealth } from '../core/health.ts';
 import { lockFile } from '../core/lock-file.ts';
-import type { AdjustableLog } from '../core/log-output.ts';
 import { createLoggerApi } from '../core/logger-api.ts';
 import type { AgentKeyManager } from '../core/plugin/key-manager.ts';
 import type { AgentNodeAttestor } from '../core/plugin/node-attestor.ts';
 import type { Host } from '../core/plugin/plugin.ts';
 import { type ReadyPlugin, readyOf } from '../core/plugin/ready.ts';
 import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
+import type { ProgramParts } from '../core/program.ts';
 import { reflection } from '../core/reflection.ts';
 import { createRpcServer, type RpcServer, type Service, service } from '../core/rpc.ts';
 import { runAll } from '../core/tasks.ts';
@@ -18,8 +18,6 @@ import { HealthDefinition } from '../proto/gen/grpc/health/v1/health.ts';
 import { SpiffeWorkloadAPIDefinition } from '../proto/gen/spiffe/workload/workload.ts';
 import { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts';
 import { LoggerDefinition } from '../proto/gen/spire/api/agent/logger/v1/logger.ts';
-import type { Clock } from '../spiffe/clock.ts';
-import type { Latest } from '../spiffe/latest.ts';
 import { bootstrapBundle } from './bootstrap.ts';
 import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
@@ -31,22 +29,11 @@ import { runSync } from './sync.ts';
 import { checkHeader } from './workload-api.ts';
 import { createWorkloads, type Workloads } from './workloads.ts';
 
-export interface AgentParts {
-  readonly plugins: readonly ReadyPlugin[];
-  readonly log: AdjustableLog;
-  readonly clock: Clock;
-  /** Aborts: finish what was begun, then end. */
-  readonly signal: AbortSignal;
-  /** Counts the wishes to read plugins' files again. */
-  readonly reloads: Latest<number>;
-  readonly version: string;
-}
-
 /** Calls under way when the agent stops may go on so long; streams end at once. */
 const DRAIN_MS = 1_500;
 
 /** Runs until the signal aborts or the agent may serve no more. Throws SETTINGS_INVALID and FAILED_PRECONDITION with what to do about it, DENIED when the server wants it no more. */
-export async function runAgent(settings: AgentSettings, parts: AgentParts): Promise<void> {
+export async function runAgent(settings: AgentSettings, parts: ProgramParts): Promise<void> {
   const { agent } = settings;
   const { log, version } = parts;
   log.info('Starting agent', { version, trust_domain: agent.trust_domain.name, data_dir: agent.data_dir });
@@ -60,7 +47,7 @@ export async function runAgent(settings: AgentSettings, parts: AgentParts): Prom
   }
 }
 
-async function serve(settings: AgentSettings, parts: AgentParts): Promise<void> {
+async function serve(settings: AgentSettings, parts: ProgramParts): Promise<void> {
   const { agent } = settings;
   const { clock, log, signal } = parts;
   // calls under way need the server to be finished: what they wait for ends after them
@@ -147,7 +134,7 @@ interface Rooms extends Workloads {
 
 function build(
   { agent }: AgentSettings,
-  { clock, log }: AgentParts,
+  { clock, log }: ProgramParts,
   { keys, attestor, workload }: Plugins,
   disk: AgentDisk,
   stopped: AbortSignal,
@@ -201,7 +188,7 @@ function build(
   return { ...workloads, identity };
 }
 
-async function listen(settings: AgentSettings, parts: AgentParts, rooms: Rooms, closing: (() => Promise<void>)[]): Promise<void> {
+async function listen(settings: AgentSettings, parts: ProgramParts, rooms: Rooms, closing: (() => Promise<void>)[]): Promise<void> {
   const { agent, health_checks: health } = settings;
   const { log, clock } = parts;
   const { api } = rooms;

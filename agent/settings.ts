@@ -1,6 +1,6 @@
 /** What agent.conf may say: SPIRE's keys, as far as they mean something here; the others are refused by name. */
 import { z } from 'zod';
-import { durationOf, logLevel, oneOf, path, plugins, port, spiffeId, text, trustDomain } from '../core/schema.ts';
+import { durationOf, healthChecks, logLevel, oneOf, path, plugins, port, spiffeId, text, trustDomain } from '../core/schema.ts';
 
 const HOUR = 3_600_000;
 
@@ -108,16 +108,6 @@ const agent = z
     if (one.join_token !== undefined && one.join_token_file !== undefined)
       fault('join_token_file', 'only one of join_token or join_token_file can be specified, not both');
   });
-
-const healthChecks = z
-  .strictObject({
-    listener_enabled: z.boolean().default(false),
-    bind_address: text.default('localhost'),
-    bind_port: port.default(80),
-    live_path: text.default('/live'),
-    ready_path: text.default('/ready'),
-  })
-  .prefault({});
 
 export const agentSettings = z.strictObject({
   agent,

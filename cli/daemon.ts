@@ -1,8 +1,13 @@
 /** What the two daemons share: signals, the file mode of what they make, the end. */
-import type { Log } from '../core/log.ts';
+import type { Level, Log } from '../core/log.ts';
 import { hearSigusr1 } from '../core/native.ts';
+import type { ReadyPlugin } from '../core/plugin/ready.ts';
+import type { ProgramParts } from '../core/program.ts';
 import { isStop } from '../core/tasks.ts';
 import { Latest } from '../spiffe/latest.ts';
+import { checkInspector, shutInspector } from './inspector.ts';
+import type { Terminal } from './terminal.ts';
+import { version } from './version.ts';
 
 export interface Signals {
   /** Aborts on the first SIGTERM or SIGINT: finish what was begun, then end. */
@@ -42,6 +47,44 @@ export function tightenUmask(): number | undefined {
   if ((before & UMASK) === UMASK) return undefined;
   process.umask(before | UMASK);
   return before;
+}
+
+/** What both programs' settings say of their log, and of Node's inspector. */
+export interface DaemonSettings {
+  readonly log_level: Level;
+  readonly log_format: 'text' | 'json';
+  readonly log_file?: string | undefined;
+  readonly log_source_location: boolean;
+  readonly insecure_allow_inspector: boolean;
+}
+
+/** A daemon from its first breath to its exit code: signals, settings, log, and the program itself, which is loaded last. */
+export async function runDaemon<S>(daemon: {
+  readonly name: 'Server' | 'Agent';
+  readonly terminal: Terminal;
+  readonly load: () => Promise<{ readonly settings: S; readonly plugins: readonly ReadyPlugin[] }>;
+  readonly own: (settings: S) => DaemonSettings;
+  readonly program: () => Promise<(settings: S, parts: ProgramParts) => Promise<void>>;
+}): Promise<number> {
+  shutInspector();
+  const { stop, reloads, reopens } = watchSignals();
+  const { clock } = daemon.terminal;
+  const { settings, plugins } = await daemon.load();
+  const own = daemon.own(settings);
+  checkInspector(own.insecure_allow_inspector);
+  const { createLog } = await import('../core/log-output.ts');
+  const log = createLog({
+    level: own.log_level,
+    format: own.log_format,
+    path: own.log_file,
+    sourceLocation: own.log_source_location,
+    clock,
+    reopens,
+  });
+  const program = await daemon.program();
+  return await runToEnd(daemon.name, stop, log, () =>
+    program(settings, { plugins, log, clock, signal: stop, reloads, version: version() }),
+  );
 }
 
 /** Runs a daemon to its end and gives the exit code; says in the log how it ended. */

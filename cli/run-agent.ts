@@ -1,13 +1,11 @@
 /** `agent run` and `agent validate`. */
 import type { Path } from '../core/settings-value.ts';
 import { type Command, defineCommand } from './command.ts';
-import { runToEnd, watchSignals } from './daemon.ts';
+import { runDaemon } from './daemon.ts';
 import { bool, type Flags, integer, type Parsed, text } from './flags.ts';
-import { checkInspector, shutInspector } from './inspector.ts';
 import { AGENT_TYPES } from './plugins.ts';
 import { loadSettings, type Override, overridesOf } from './settings.ts';
 import type { Terminal } from './terminal.ts';
-import { version } from './version.ts';
 
 const flags = {
   config: text('Path to a config file: HCL (.conf, .hcl), YAML or JSON by its ending', 'conf/agent/agent.conf', 'path'),
@@ -74,25 +72,14 @@ export const run: Command = defineCommand({
   details,
   flags,
   sayError: (message) => message,
-  async run(parsed, terminal) {
-    shutInspector();
-    const signals = watchSignals();
-    const { settings, plugins } = await load(parsed, terminal);
-    checkInspector(settings.agent.insecure_allow_inspector);
-    const { createLog } = await import('../core/log-output.ts');
-    const log = createLog({
-      level: settings.agent.log_level,
-      format: settings.agent.log_format,
-      path: settings.agent.log_file,
-      sourceLocation: settings.agent.log_source_location,
-      clock: terminal.clock,
-      reopens: signals.reopens,
-    });
-    const { runAgent } = await import('../agent/agent.ts');
-    return await runToEnd('Agent', signals.stop, log, () =>
-      runAgent(settings, { plugins, log, clock: terminal.clock, signal: signals.stop, reloads: signals.reloads, version: version() }),
-    );
-  },
+  run: (parsed, terminal) =>
+    runDaemon({
+      name: 'Agent',
+      terminal,
+      load: () => load(parsed, terminal),
+      own: (settings) => settings.agent,
+      program: async () => (await import('../agent/agent.ts')).runAgent,
+    }),
 });
 
 export const validate: Command = defineCommand({

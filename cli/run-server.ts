@@ -1,13 +1,11 @@
 /** `server run` and `server validate`. */
 import type { Path } from '../core/settings-value.ts';
 import { type Command, defineCommand } from './command.ts';
-import { runToEnd, watchSignals } from './daemon.ts';
+import { runDaemon } from './daemon.ts';
 import { bool, type Flags, integer, type Parsed, text } from './flags.ts';
-import { checkInspector, shutInspector } from './inspector.ts';
 import { SERVER_TYPES } from './plugins.ts';
 import { loadSettings, overridesOf } from './settings.ts';
 import type { Terminal } from './terminal.ts';
-import { version } from './version.ts';
 
 const flags = {
   config: text('Path to a config file: HCL (.conf, .hcl), YAML or JSON by its ending', 'conf/server/server.conf', 'path'),
@@ -45,25 +43,14 @@ export const run: Command = defineCommand({
   details,
   flags,
   sayError: (message) => message,
-  async run(parsed, terminal) {
-    shutInspector();
-    const signals = watchSignals();
-    const { settings, plugins } = await load(parsed, terminal);
-    checkInspector(settings.server.insecure_allow_inspector);
-    const { createLog } = await import('../core/log-output.ts');
-    const log = createLog({
-      level: settings.server.log_level,
-      format: settings.server.log_format,
-      path: settings.server.log_file,
-      sourceLocation: settings.server.log_source_location,
-      clock: terminal.clock,
-      reopens: signals.reopens,
-    });
-    const { runServer } = await import('../server/server.ts');
-    return await runToEnd('Server', signals.stop, log, () =>
-      runServer(settings, { plugins, log, clock: terminal.clock, signal: signals.stop, reloads: signals.reloads, version: version() }),
-    );
-  },
+  run: (parsed, terminal) =>
+    runDaemon({
+      name: 'Server',
+      terminal,
+      load: () => load(parsed, terminal),
+      own: (settings) => settings.server,
+      program: async () => (await import('../server/server.ts')).runServer,
+    }),
 });
 
 export const validate: Command = defineCommand({

@@ -101,6 +101,17 @@ export interface PluginBlock {
   readonly position: string;
 }
 
+/** The `health_checks` block of both programs. */
+export const healthChecks = z
+  .strictObject({
+    listener_enabled: z.boolean().default(false),
+    bind_address: text.default('localhost'),
+    bind_port: port.default(80),
+    live_path: text.default('/live'),
+    ready_path: text.default('/ready'),
+  })
+  .prefault({});
+
 /** The `plugins` block: in the file's order, no two alike. */
 export const plugins: z.ZodType<readonly PluginBlock[]> = z
   .array(

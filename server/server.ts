@@ -9,6 +9,7 @@ import { commonLabels, listenMetrics, type Metrics, noMetrics } from '../core/me
 import type { NodeAttestor } from '../core/plugin/node-attestor.ts';
 import type { Host } from '../core/plugin/plugin.ts';
 import { type ReadyPlugin, readyOf } from '../core/plugin/ready.ts';
+import type { ProgramParts } from '../core/program.ts';
 import { reflection } from '../core/reflection.ts';
 import { createRpcServer, type RpcServer, type Service, service } from '../core/rpc.ts';
 import { runAll } from '../core/tasks.ts';
@@ -23,7 +24,6 @@ import { SVIDDefinition } from '../proto/gen/spire/api/server/svid/v1/svid.ts';
 import { PushDefinition } from '../proto/gen/warifu/api/server/push/v1/push.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
-import type { Latest } from '../spiffe/latest.ts';
 import { createAgentApi } from './api/agent.ts';
 import { createBundleApi } from './api/bundle.ts';
 import { Callers } from './api/caller.ts';
@@ -45,17 +45,6 @@ import { datastoreSettings, type ServerSettings } from './settings.ts';
 import { openSqlite } from './store/sqlite.ts';
 import type { Store } from './store/store.ts';
 
-export interface ServerParts {
-  readonly plugins: readonly ReadyPlugin[];
-  readonly log: AdjustableLog;
-  readonly clock: Clock;
-  /** Aborts: finish what was begun, then end. */
-  readonly signal: AbortSignal;
-  /** Counts the wishes to read plugins' files again. */
-  readonly reloads: Latest<number>;
-  readonly version: string;
-}
-
 /** Calls under way when the server stops may go on so long. */
 const DRAIN_MS = 10_000;
 const KEEPALIVE_MS = 60_000;
@@ -63,7 +52,7 @@ const KEEPALIVE_MS = 60_000;
 const MAX_ADMIN_MESSAGE_BYTES = 64 * 1024 * 1024;
 
 /** Runs until the signal aborts or something breaks. Throws SETTINGS_INVALID and FAILED_PRECONDITION with what to do about it. */
-export async function runServer(settings: ServerSettings, parts: ServerParts): Promise<void> {
+export async function runServer(settings: ServerSettings, parts: ProgramParts): Promise<void> {
   const { server } = settings;
   const { log, clock, version } = parts;
   log.info('Starting server', { version, trust_domain: server.trust_domain.name, data_dir: server.data_dir });
@@ -82,7 +71,7 @@ export async function runServer(settings: ServerSettings, parts: ServerParts): P
   }
 }
 
-async function serve(settings: ServerSettings, parts: ServerParts, store: Store, memory: Memory): Promise<void> {
+async function serve(settings: ServerSettings, parts: ProgramParts, store: Store, memory: Memory): Promise<void> {
   const { server } = settings;
   const { log, clock, signal } = parts;
   const trustDomain = server.trust_domain;
@@ -185,7 +174,7 @@ interface Rooms {
 }
 
 /** The APIs that both listeners have, and who may pass to them. */
-function rooms({ server }: ServerSettings, { log, clock }: ServerParts, made: Rooms) {
+function rooms({ server }: ServerSettings, { log, clock }: ProgramParts, made: Rooms) {
   const { store, memory: state, authority, push, attestors, metrics } = made;
   const trustDomain = server.trust_domain;
   const callers = new Callers({ state, store, clock, adminIds: server.admin_ids });
@@ -320,7 +309,7 @@ function checks(memory: Memory, store: Store, rotation: Rotation, trustDomain: T
 }
 
 async function startHealth({ health_checks: health }: ServerSettings, all: Checks): Promise<() => Promise<void>> {
-  if (!health?.listener_enabled) return async () => {};
+  if (!health.listener_enabled) return async () => {};
   const { bind_address: address, bind_port: port, live_path: livePath, ready_path: readyPath } = health;
   const listener = await listenHealth({ address, port, livePath, readyPath }, all);
   return async () => {

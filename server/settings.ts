@@ -1,6 +1,19 @@
 /** The server's settings: SPIRE's keys as far as they exist here, and ours; in the file's own names. */
 import * as z from 'zod';
-import { durationMs, durationOf, integer, logLevel, oneOf, path, plugins, port, spiffeId, text, trustDomain } from '../core/schema.ts';
+import {
+  durationMs,
+  durationOf,
+  healthChecks,
+  integer,
+  logLevel,
+  oneOf,
+  path,
+  plugins,
+  port,
+  spiffeId,
+  text,
+  trustDomain,
+} from '../core/schema.ts';
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -83,15 +96,7 @@ export const datastoreSettings = z.strictObject({
 export const serverSettings = z.strictObject({
   server,
   plugins,
-  health_checks: z
-    .strictObject({
-      listener_enabled: z.boolean().default(false),
-      bind_address: text.default('localhost'),
-      bind_port: port.default(80),
-      live_path: text.default('/live'),
-      ready_path: text.default('/ready'),
-    })
-    .optional(),
+  health_checks: healthChecks,
   telemetry: z
     .strictObject({
       Prometheus: z.strictObject({ host: text.default('localhost'), port, tls: notHere('') }).optional(),
