@@ -33,9 +33,18 @@ const PINO_LEVEL: Readonly<Record<Level, PinoLevel | 'silent'>> = {
   trace: 'trace',
 };
 
+/** Of lines that could not be written; what comes on top is lost. */
+const KEPT_BYTES = 1024 * 1024;
+
 export function createLog(settings: LogSettings): AdjustableLog {
   const { path, format, clock, reopens } = settings;
-  const file = pino.destination(path ? { dest: path, mkdir: true, append: true, mode: 0o640, sync: true } : { dest: 1, sync: true });
+  const file = pino.destination({
+    ...(path ? { dest: path, mkdir: true, append: true, mode: 0o640 } : { dest: 1 }),
+    sync: true,
+    maxLength: KEPT_BYTES,
+  });
+  // A full disk must not break those who have something to say: what could not be written is kept, and goes out before the next line that can.
+  file.on('error', () => {});
   if (path && reopens) void follow(reopens, () => file.reopen());
   const out = format === 'json' ? file : { write: (line: string) => file.write(asText(line)) };
   const root = pino(
@@ -87,7 +96,9 @@ function flatten(fields: object, causes: boolean): Record<string, unknown> {
   const flat: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(fields)) {
     if (value === undefined) continue;
-    if (value instanceof Date) flat[key] = value.toISOString();
+    // the line has a level of its own; logrus' name for the second one
+    if (key === 'level') flat['fields.level'] = value;
+    else if (value instanceof Date) flat[key] = value.toISOString();
     else flat[key] = key === 'error' ? wordsOf(value, causes) : value;
   }
   return flat;
@@ -102,8 +113,10 @@ function wordsOf(error: unknown, causes: boolean): string {
   return `${error.message}${where}${causes && error.cause !== undefined ? `: ${wordsOf(error.cause, causes)}` : ''}`;
 }
 
+const OUR_OWN = /\/log-output\.[jt]s:/;
+
 function caller(): string {
-  const frame = (new Error().stack ?? '').split('\n').find((line, index) => index > 0 && !line.includes('/log-output.')) ?? '';
+  const frame = (new Error().stack ?? '').split('\n').find((line, index) => index > 0 && !OUR_OWN.test(line)) ?? '';
   return /([^/\\(]+:\d+):\d+\)?$/.exec(frame)?.[1] ?? '';
 }
 
