@@ -8,12 +8,12 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**', 'test/interop/**', 'test/stock/**', '**/node_modules/**'],
+          exclude: ['test/e2e/**', 'test/interop/**', 'test/spire/**', '**/node_modules/**'],
         },
       },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000, fileParallelism: false } },
       // by hand: needs SPIRE's binaries, which are not built here
-      { test: { name: 'stock', include: ['test/stock/**/*.test.ts'], testTimeout: 90_000, hookTimeout: 60_000 } },
+      { test: { name: 'spire', include: ['test/spire/**/*.test.ts'], testTimeout: 90_000, hookTimeout: 60_000 } },
       {
         test: {
           name: 'interop',

@@ -1,19 +1,17 @@
 /**
  * SPIRE's own binaries beside ours, in every pair: its agent on our server, our agent on its server, its command line on our sockets and ours on its.
- * They are not part of this repository: WARIFU_SPIRE_SERVER and WARIFU_SPIRE_AGENT say where they are. Without them the suite fails.
+ * They are not part of this repository: `npm run test:spire -- --bin DIR` says where they are. Without them the suite fails.
  */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Daemon } from '../e2e/daemon.ts';
 import { type Agent, createHouse, type House, runToEnd } from '../e2e/house.ts';
 
-const binary = (variable: string): string => {
-  const path = process.env[variable];
-  if (!path) throw new Error(`${variable} must be the path of a SPIRE binary`);
-  return path;
-};
-const SERVER = binary('WARIFU_SPIRE_SERVER');
-const AGENT = binary('WARIFU_SPIRE_AGENT');
+const bin = process.env['WARIFU_SPIRE_BIN'];
+if (!bin) throw new Error('run it by `npm run test:spire -- --bin DIR`');
+const SERVER = join(bin, 'spire-server');
+const AGENT = join(bin, 'spire-agent');
 
 /** As long as a stock agent may take to poll. */
 const POLL = { interval: 200, timeout: 30_000 };
