@@ -265,6 +265,28 @@ describe('a CA of ours below the PKI', () => {
     expect(await rootsOf()).toEqual([root.der, second.der]);
   });
 
+  test('a new root that could not be published is published at a later tick', async () => {
+    const pki = new Pki(root);
+    let full = false;
+    const bundles: Store['bundles'] = {
+      ...store.bundles,
+      update: async (name, change) => {
+        if (full) throw fail('STORE_FAILED', 'disk full');
+        return store.bundles.update(name, change);
+      },
+    };
+    run(await begin(await memoryKeys(), pki.upstream, {}, { store: { bundles, journals: store.journals } }));
+    await pass(10_000);
+    full = true;
+    const second = await testRoot({ uris: [], ...YEARS });
+    pki.rootsNow.set([root.der, second.der]);
+    await pass(20_000);
+    expect(await rootsOf()).toEqual([root.der]);
+    full = false;
+    await pass(10_000);
+    expect(await rootsOf()).toEqual([root.der, second.der]);
+  });
+
   test('ill after more than ten failures in a row, well after one success; what was active signs all along', async () => {
     const pki = new Pki(root);
     const rotation = await begin(await memoryKeys(), pki.upstream);
@@ -321,6 +343,16 @@ describe('a restart', () => {
     await after.rotate(stop.signal);
     await after.prune();
     expect(await kidsOf()).toEqual([after.jwt?.id]);
+  });
+
+  test('with other keys in the same slots (a backup of another day) never signs with a key that the bundle does not know', async () => {
+    const keys = await diskKeys();
+    const before = await begin(keys, new Pki(root).upstream);
+    for (const { id, type } of keys.list()) await keys.generate(id, type);
+    const after = await begin(await diskKeys(), new Pki(root).upstream);
+    expect(after.x509?.id).not.toBe(before.x509?.id);
+    expect(after.jwt?.id).not.toBe(before.jwt?.id);
+    expect((await bundle()).jwtAuthorities.at(-1)).toMatchObject({ keyId: after.jwt?.id, spkiDer: after.jwt?.key.spkiDer });
   });
 
   test('after the end of everything makes new ones', async () => {
@@ -505,11 +537,14 @@ describe('signing directly with what was handed over', () => {
     const offered = new Latest(lend([first], [root]));
     const rotation = await begin(await memoryKeys(), direct(offered));
     run(rotation);
-    await pass(10_000);
+    await clock.advance(5_000);
     offered.set(lend([second], [next]));
     await until(async () => (await statuses('x509')).includes('prepared'));
     expect(await rootsOf()).toEqual([root.der, next.der]);
+    // the tick that comes five seconds after is too soon
+    await pass(10_000);
     expect(rotation.x509?.id).toBe(first.keyIdentifier);
+    expect(await statuses('x509')).toEqual(['active', 'prepared']);
     await pass(10_000);
     expect(rotation.x509?.id).toBe(second.keyIdentifier);
     expect(await rootsOf()).toEqual([root.der, next.der]);
@@ -555,9 +590,11 @@ describe('signing directly with what was handed over', () => {
     const [first, second] = [await intermediate(), await intermediate()];
     const offered = new Latest(lend([first], [root]));
     let full = false;
+    let saved = 0;
     const journals = {
       ...store.journals,
       save: async (record: JournalRecord) => {
+        saved++;
         if (full) throw fail('STORE_FAILED', 'disk full');
         await store.journals.save(record);
       },
@@ -571,6 +608,10 @@ describe('signing directly with what was handed over', () => {
     full = false;
     await pass(10_000);
     expect(rotation.x509?.id).toBe(second.keyIdentifier);
+    // once, and no more
+    const before = saved;
+    await pass(30_000);
+    expect(saved).toBe(before);
   });
 
   test('replaced while the server was down: the new one signs, one only is active', async () => {
