@@ -1,5 +1,5 @@
 /** Who calls, and whether he may: told from the connection and from memory, before any handler runs. */
-import { fail } from '../../core/errors.ts';
+import { fail, isCoded } from '../../core/errors.ts';
 import type { CallContext, Peer } from '../../core/rpc-types.ts';
 import { PermissionDeniedDetails, PermissionDeniedDetails_Reason } from '../../proto/gen/spire/api/types/status.ts';
 import type { Clock } from '../../spiffe/clock.ts';
@@ -7,8 +7,6 @@ import type { SpiffeId } from '../../spiffe/id.ts';
 import type { State } from '../state.ts';
 import type { Node, Store } from '../store/store.ts';
 import { type CallerClass, POLICY } from './policy.ts';
-
-type TlsCaller = Extract<Peer, { kind: 'tls' }>;
 
 export interface CallersSettings {
   readonly state: State;
@@ -55,16 +53,20 @@ export class Callers {
   /** The agent that calls, by its certificate of now or the next one, which it thereby takes into use. Throws DENIED with the reason. */
   async agent({ method, peer }: CallContext): Promise<Node> {
     const { state, store } = this.#settings;
-    const { id, sha256 } = known(method, peer);
-    const reason = this.#reasonAgainst(id, sha256, (peer as TlsCaller).notAfterMs);
-    if (reason !== undefined) throw denied(method, reason);
+    const { id, sha256, notAfterMs } = known(method, peer);
+    this.checkStanding(id, sha256, notAfterMs, method);
     const node = state.node(id);
     if (!node) throw denied(method, PermissionDeniedDetails_Reason.AGENT_NOT_ATTESTED);
     if (node.next?.sha256 !== sha256) return node;
-    const promoted = await store.nodes.update(id, (stored) =>
-      stored.next?.sha256 === sha256 ? { ...stored, current: stored.next, next: undefined } : stored,
-    );
+    const promoted = await store.nodes
+      .update(id, (stored) => (stored.next?.sha256 === sha256 ? { ...stored, current: stored.next, next: undefined } : stored))
+      .catch((error: unknown) => {
+        // evicted since the look
+        throw isCoded(error, 'NOT_FOUND') ? denied(method, PermissionDeniedDetails_Reason.AGENT_NOT_ATTESTED) : error;
+      });
     await state.settled(promoted.seq);
+    // banned, or attested anew with another key, since the look
+    this.checkStanding(id, sha256, notAfterMs, method);
     return promoted.node;
   }
 
@@ -95,9 +97,9 @@ export class Callers {
   }
 }
 
-function known(method: string, peer: Peer): { id: string; sha256: string } {
+function known(method: string, peer: Peer): { id: string; sha256: string; notAfterMs: number } {
   if (peer.kind !== 'tls' || !peer.id) throw denied(method);
-  return { id: String(peer.id), sha256: peer.certificateSha256 };
+  return { id: String(peer.id), sha256: peer.certificateSha256, notAfterMs: peer.notAfterMs };
 }
 
 /** The classes that a method is open to; for the table of tests and docs. */
