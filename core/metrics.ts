@@ -124,29 +124,49 @@ function clean(text: string): string {
   return text.replace(/\W+/g, '_');
 }
 
-/** SPIRE's name of a method: `/spire.api.server.agent.v1.Agent/AttestAgent` → `rpc.agent.v1.agent.attest_agent`. */
-export function rpcMetricName(method: string): string {
-  let known = METHODS.get(method);
+/** What SPIRE calls a method, in metrics and in audit records. */
+export interface RpcNames {
+  /** `rpc.agent.v1.agent.attest_agent`. */
+  readonly metric: string;
+  /** `agent.v1.Agent`. */
+  readonly service: string;
+  readonly method: string;
+}
+
+/** @param path `/spire.api.server.agent.v1.Agent/AttestAgent` */
+export function rpcNames(path: string): RpcNames {
+  let known = METHODS.get(path);
   if (known === undefined) {
-    known = nameOf(method);
-    METHODS.set(method, known);
+    known = namesOf(path);
+    METHODS.set(path, known);
   }
   return known;
 }
 
 /** As many as there are methods: names of others never come so far. */
-const METHODS = new Map<string, string>();
+const METHODS = new Map<string, RpcNames>();
 
-function nameOf(method: string): string {
-  const [service = '', name = ''] = method.slice(1).split('/');
-  const parts = service.replace(/^spire\.api\.(server|agent)\./, '').split('.');
-  return ['rpc', ...parts.map(snake), snake(name)].join('.');
+/** Those that SPIRE calls by less than their package. */
+const SHORT: ReadonlyMap<string, string> = new Map([
+  ['SpiffeWorkloadAPI', 'WorkloadAPI'],
+  ['envoy.service.secret.v3.SecretDiscoveryService', 'SDS.v3'],
+  ['grpc.health.v1.Health', 'Health'],
+  ['spire.api.server.logger.v1.Logger', 'Logger'],
+  ['spire.api.agent.logger.v1.Logger', 'Logger'],
+  ['spire.agent.debug.v1.Debug', 'Debug'],
+  ['spire.api.agent.delegatedidentity.v1.DelegatedIdentity', 'DelegatedIdentity'],
+]);
+
+function namesOf(path: string): RpcNames {
+  const [full = '', method = ''] = path.slice(1).split('/');
+  const service = SHORT.get(full) ?? full.replace(/^spire\.api\.server\./, '');
+  return { metric: ['rpc', ...service.split('.').map(snake), snake(method)].join('.'), service, method };
 }
 
-/** An underscore before a capital only where a neighbour is a small letter: `FetchX509SVID` → `fetch_x509svid`. */
+/** An underscore before a capital only where a neighbour is a small letter, and never before the last: `FetchX509SVID` → `fetch_x509svid`. */
 function snake(name: string): string {
   return name.replace(/[A-Z]/g, (capital, at: number) => {
     const beside = (name[at - 1] ?? '') + (name[at + 1] ?? '');
-    return (at > 0 && /[a-z]/.test(beside) ? '_' : '') + capital.toLowerCase();
+    return (at > 0 && at + 1 < name.length && /[a-z]/.test(beside) ? '_' : '') + capital.toLowerCase();
   });
 }

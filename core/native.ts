@@ -30,6 +30,7 @@ const SO_PEERPIDFD = 77;
 const SYS_PIDFD_OPEN = 434;
 const ENOPROTOOPT = 92;
 const POLLIN = 1;
+const EINTR = 4;
 
 let loaded: Native | undefined;
 
@@ -87,8 +88,14 @@ export function isAlive(pidfd: number): boolean {
   const request = Buffer.alloc(8);
   request.writeInt32LE(pidfd, 0);
   request.writeInt16LE(POLLIN, 4);
-  // readable means that it ended, whether it was reaped or not; an error means that we can't tell
-  return native().poll(request, 1, 0) === 0;
+  const { poll, errno } = native();
+  for (;;) {
+    const ready = poll(request, 1, 0);
+    // a signal of ours may come in between, even though nothing is waited for
+    if (ready < 0 && errno() === EINTR) continue;
+    // readable means that it ended, whether it was reaped or not; an error means that we can't tell
+    return ready === 0;
+  }
 }
 
 export function closeFd(fd: number): void {

@@ -326,12 +326,15 @@ async function guarded<T>(settings: RpcServerSettings, context: CallContext, req
   }
 }
 
+/** One for all: a stack would cost more than the rest of a call's end, and say nothing. */
+const GONE = fail('CANCELLED', 'the caller went away');
+
 function begin(path: string, call: Call): { context: CallContext; finish: () => void } {
   const metadata: PeerMetadata = call.metadata;
   const peer = metadata[PEER];
   if (!peer) throw fail('INTERNAL', 'a call without a peer');
   const stop = new AbortController();
-  const cancelled = () => stop.abort(fail('CANCELLED', 'the caller went away'));
+  const cancelled = () => stop.abort(GONE);
   call.once('cancelled', cancelled);
   const values = new Map<string, string[]>();
   for (const key of Object.keys(metadata.getMap())) {
