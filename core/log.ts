@@ -27,6 +27,8 @@ export interface Fields {
   readonly elapsed_ms?: number;
   readonly expires_at?: Date;
   readonly authority_id?: string;
+  /** Of a certificate, as text. */
+  readonly subject?: string;
   /** `audit` for audit records. */
   readonly type?: string;
   /** Of an audit record: one call. */

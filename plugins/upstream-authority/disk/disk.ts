@@ -5,6 +5,7 @@ import type { DirectAuthority, UpstreamAuthority } from '../../../core/plugin/up
 import { isStop } from '../../../core/tasks.ts';
 import { parseCsr } from '../../../core/x509/csr.ts';
 import { issueX509Ca } from '../../../core/x509/issue.ts';
+import { EKU } from '../../../spiffe/certificate.ts';
 import { Latest } from '../../../spiffe/latest.ts';
 import { type Loaded, loadIntermediate } from './load.ts';
 import { type DiskSettings, diskSettings } from './settings.ts';
@@ -29,12 +30,27 @@ export const disk = definePlugin({
         path: wanted.cert_file_path,
       });
     }
+    warnOfPurposes(latest.value, host);
     void follow(wanted, host, latest).catch((error: unknown) => {
       if (!isStop(error, host.signal)) host.log.error('Upstream authority files are no longer watched', { error });
     });
     return wanted.sign_directly ? direct(latest) : caBelow(wanted, host, latest);
   },
 });
+
+/** RFC 5280 gives a CA's extended key usage no meaning for what it issues; OpenSSL does: then its users refuse every SVID below. */
+function warnOfPurposes({ chain }: Loaded, { log }: Host): void {
+  for (const { extKeyUsage, subjectText } of chain) {
+    if (!extKeyUsage || extKeyUsage.includes(EKU.any) || (extKeyUsage.includes(EKU.serverAuth) && extKeyUsage.includes(EKU.clientAuth)))
+      continue;
+    log.warn(
+      'An intermediate of the PKI has an extended key usage without serverAuth or clientAuth: peers that verify with OpenSSL will refuse the SVIDs below it; ask the PKI team for one without',
+      {
+        subject: subjectText,
+      },
+    );
+  }
+}
 
 function direct(latest: Latest<Loaded>): UpstreamAuthority {
   return {

@@ -676,3 +676,20 @@ describe('an intermediate without a successor', () => {
     expect(log.warnings).toBe(2);
   });
 });
+
+describe("an intermediate whose extended key usage OpenSSL's users would hold against SVIDs", () => {
+  const rows: readonly [what: string, purposes: readonly string[] | null, warnings: number][] = [
+    ['none', null, 0],
+    ['both', ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'], 0],
+    ['any', ['2.5.29.37.0'], 0],
+    ['servers only', ['1.3.6.1.5.5.7.3.1'], 1],
+    ['signing of code', ['1.3.6.1.5.5.7.3.3'], 1],
+  ];
+  for (const [what, purposes, warnings] of rows) {
+    test(`${what}: ${warnings === 0 ? 'nothing is said' : 'it serves, and a warning says so'}`, async () => {
+      putSet([await intermediate({ purposes })]);
+      await start();
+      expect([log.errors, log.warnings]).toEqual([0, warnings]);
+    });
+  }
+});
