@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { fail, isCoded } from '../core/errors.ts';
 import type { Fields, Log } from '../core/log.ts';
-import { type Metrics, rpcMetricName } from '../core/metrics.ts';
+import { type Metrics, rpcNames } from '../core/metrics.ts';
 import { type Gate, type Outcome, statusName, toStatus } from '../core/rpc.ts';
 import type { CallContext, Peer } from '../core/rpc-types.ts';
 import type { Clock } from '../spiffe/clock.ts';
@@ -29,7 +29,7 @@ export function createGate({ callers, limits, metrics, clock, log, audit }: Gate
     const { method } = context;
     const told = (outcome: Outcome) => {
       const status = statusName(outcome.code);
-      metrics.call(rpcMetricName(method), status, clock.monotonic() - startedAt);
+      metrics.call(rpcNames(method).metric, status, clock.monotonic() - startedAt);
       if (audit && !QUIET.has(method))
         log.info('API accessed', { type: 'audit', request_id: randomUUID(), ...fieldsOf(context), ...resultOf(outcome) });
       else if (outcome.code !== 0 && !context.signal.aborted) log.debug('Call refused', { ...fieldsOf(context), ...resultOf(outcome) });
@@ -53,21 +53,25 @@ async function limit(limits: Limits, { method, peer, signal }: CallContext): Pro
     await limits.take(rule.limit, peer.address, 1, signal);
   } catch (error) {
     if (!isCoded(error)) throw error;
-    throw fail(error.code, `rejecting request due to ${LIMITED[rule.limit]} rate limiting: ${error.message}`, { cause: error });
+    throw fail(error.code, `rejecting request due to ${LIMITED[rpcNames(method).method] ?? 'rate limiting'}: ${error.message}`, {
+      cause: error,
+    });
   }
 }
 
-const LIMITED = {
-  attestation: 'attest agent',
-  csr: 'certificate signing request',
-  jwt: 'JWT signing request',
-  'push-key': 'key publishing',
-  'post-status': 'post status',
-} as const;
+/** SPIRE's words, of each method its own. */
+const LIMITED: Readonly<Record<string, string>> = {
+  AttestAgent: 'attest agent rate limiting',
+  RenewAgent: 'renew agent rate limiting',
+  PostStatus: 'post status rate limiting',
+  PublishJWTAuthority: 'key publishing rate limiting',
+  NewJWTSVID: 'JWT signing request rate limiting',
+  NewDownstreamX509CA: 'downstream CA signing rate limit',
+};
 
 function fieldsOf({ method, peer }: CallContext): Fields {
-  const [service, name] = method.slice(1).split('/');
-  return { service: service?.split('.').slice(-2).join('.') ?? '', method: name ?? '', ...callerOf(peer) };
+  const names = rpcNames(method);
+  return { service: names.service, method: names.method, ...callerOf(peer) };
 }
 
 function callerOf(peer: Peer): Fields {

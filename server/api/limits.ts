@@ -5,10 +5,11 @@ import type { Limit } from './policy.ts';
 
 /** Calls a second, and at once. */
 const RATE: Readonly<Record<Limit, number>> = { attestation: 1, csr: 500, jwt: 500, 'push-key': 500, 'post-status': 10 };
-/** Buckets that nobody touched for so long are full again, and forgotten. */
-const FORGET_MS = 60_000;
+/** How often buckets that are full again are forgotten. */
+const SWEEP_MS = 60_000;
 
 interface Bucket {
+  readonly rate: number;
   /** Tokens at `atMs`; below zero: promised to those who wait. */
   tokens: number;
   atMs: number;
@@ -30,7 +31,7 @@ export class Limits {
     this.#clock = clock;
   }
 
-  /** Resolves when `count` calls of this kind may go on. Throws RESOURCE_EXHAUSTED for more at once than the bucket holds, and when the signal aborts. */
+  /** Resolves when `count` calls of this kind may go on. Throws RESOURCE_EXHAUSTED for more at once than the bucket holds, and the signal's reason. */
   async take(limit: Limit, address: string, count: number, signal: AbortSignal): Promise<void> {
     if (limit === 'attestation' && !this.#settings.attestation) return;
     if ((limit === 'csr' || limit === 'jwt') && !this.#settings.signing) return;
@@ -39,8 +40,8 @@ export class Limits {
     const now = this.#clock.monotonic();
     this.#sweep(now);
     const key = `${limit} ${address}`;
-    const bucket = this.#buckets.get(key) ?? { tokens: rate, atMs: now };
-    bucket.tokens = Math.min(rate, bucket.tokens + ((now - bucket.atMs) / 1000) * rate) - count;
+    const bucket = this.#buckets.get(key) ?? { rate, tokens: rate, atMs: now };
+    bucket.tokens = tokensAt(bucket, now) - count;
     bucket.atMs = now;
     this.#buckets.set(key, bucket);
     if (bucket.tokens >= 0) return;
@@ -48,13 +49,23 @@ export class Limits {
       await this.#clock.sleep((-bucket.tokens / rate) * 1000, signal);
     } catch (error) {
       bucket.tokens += count;
+      signal.throwIfAborted();
       throw error;
     }
   }
 
-  #sweep(now: number): void {
-    if (now - this.#sweptAtMs < FORGET_MS) return;
-    this.#sweptAtMs = now;
-    for (const [key, { atMs, tokens }] of this.#buckets) if (tokens >= 0 && now - atMs > FORGET_MS) this.#buckets.delete(key);
+  /** Buckets kept: one per kind and address that was here lately. */
+  get size(): number {
+    return this.#buckets.size;
   }
+
+  #sweep(now: number): void {
+    if (now - this.#sweptAtMs < SWEEP_MS) return;
+    this.#sweptAtMs = now;
+    for (const [key, bucket] of this.#buckets) if (tokensAt(bucket, now) === bucket.rate) this.#buckets.delete(key);
+  }
+}
+
+function tokensAt({ rate, tokens, atMs }: Bucket, now: number): number {
+  return Math.min(rate, tokens + ((now - atMs) / 1000) * rate);
 }
