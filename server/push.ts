@@ -23,7 +23,7 @@ export type Step =
     };
 
 export interface PushParts {
-  readonly state: State;
+  readonly state: Pick<State, 'authorized' | 'bundle' | 'onApplied'>;
   readonly trustDomain: TrustDomain;
   /** Changes that a stream may be behind before it is cut. Default 1024. */
   readonly maxBehind?: number;
