@@ -33,6 +33,8 @@ export interface TlsListenerParts {
   readonly log: Log;
   /** Ends what waits for certificates to end. */
   readonly signal: AbortSignal;
+  /** Handshakes that take longer are given up. Default 10 s. */
+  readonly handshakeMs?: number;
 }
 
 export interface TlsListener extends Listener {
@@ -57,7 +59,7 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
     alpn: ['h2'],
     bundles: parts.bundles,
     clock,
-    handshakeMs: HANDSHAKE_MS,
+    handshakeMs: parts.handshakeMs ?? HANDSHAKE_MS,
     authorize: (peer) => authorize(peer, parts),
     onConnection: (socket) => {
       halfOpen.done(socket);
