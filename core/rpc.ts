@@ -346,9 +346,33 @@ function begin(path: string, call: Call): { context: CallContext; finish: () => 
   return { context: { method: path, peer, metadata: values, signal: stop.signal }, finish: () => call.off('cancelled', cancelled) };
 }
 
+/**
+ * By hand: the stream's own iterator destroys it when we end it with an error, and with it answers that the caller has yet to read, so that he
+ * would never hear of the end.
+ */
 async function* requestsOf(call: Readable): AsyncGenerator<unknown, void, void> {
-  // leaving the loop early must not tear down our own answers
-  yield* call.iterator({ destroyOnReturn: false });
+  let wake = () => {};
+  let broken = call.destroyed;
+  const stir = () => wake();
+  const broke = () => {
+    broken = true;
+    wake();
+  };
+  call.on('readable', stir).on('end', stir).on('error', broke).on('close', broke);
+  try {
+    for (;;) {
+      const request: unknown = broken ? null : call.read();
+      if (request !== null) yield request;
+      else if (call.readableEnded) return;
+      else if (broken) throw fail('CANCELLED', 'the caller went away');
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+  } finally {
+    call.off('readable', stir).off('end', stir).off('error', broke).off('close', broke);
+  }
 }
 
 /** What a caller may know. The cause stays with us: it goes to the log and never on the wire. */
