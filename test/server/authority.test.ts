@@ -284,15 +284,19 @@ describe('a CA for a downstream server', () => {
 });
 
 describe('a JWT-SVID', () => {
-  test.each(KEY_TYPES)('signed with %s is verified by jose', { timeout: 60_000 }, async (type) => {
-    const { authority, jwt } = await signingJwt(type);
-    const svid = await authority.signJwtSvid({ spiffeId: web, audience: ['db', 'cache'], ttlMs: 0, jti: false });
-    const publicKey = createPublicKey({ key: jwt.key.spkiDer, format: 'der', type: 'spki' });
-    const { payload, protectedHeader } = await jwtVerify(svid.token, publicKey, { audience: 'db', currentDate: new Date(NOW_MS) });
-    expect(payload).toEqual({ sub: 'spiffe://example.org/web', aud: ['db', 'cache'], iat: NOW_MS / 1000, exp: NOW_MS / 1000 + 300 });
-    const alg = { 'ec-p256': 'ES256', 'ec-p384': 'ES384', 'rsa-2048': 'RS256', 'rsa-4096': 'RS256' }[type];
-    expect(protectedHeader).toEqual({ alg, kid: 'kid-1', typ: 'JWT' });
-  });
+  test.each(KEY_TYPES)(
+    'JWT-3 signed with %s is verified by jose, and its header has nothing that need not be there',
+    { timeout: 60_000 },
+    async (type) => {
+      const { authority, jwt } = await signingJwt(type);
+      const svid = await authority.signJwtSvid({ spiffeId: web, audience: ['db', 'cache'], ttlMs: 0, jti: false });
+      const publicKey = createPublicKey({ key: jwt.key.spkiDer, format: 'der', type: 'spki' });
+      const { payload, protectedHeader } = await jwtVerify(svid.token, publicKey, { audience: 'db', currentDate: new Date(NOW_MS) });
+      expect(payload).toEqual({ sub: 'spiffe://example.org/web', aud: ['db', 'cache'], iat: NOW_MS / 1000, exp: NOW_MS / 1000 + 300 });
+      const alg = { 'ec-p256': 'ES256', 'ec-p384': 'ES384', 'rsa-2048': 'RS256', 'rsa-4096': 'RS256' }[type];
+      expect(protectedHeader).toEqual({ alg, kid: 'kid-1', typ: 'JWT' });
+    },
+  );
 
   test('names the issuer of the settings, lives as long as is asked for, and has a jti only when asked for, never twice', async () => {
     const { authority } = await signingJwt('ec-p256', { jwtIssuer: 'https://issuer.test', defaultJwtSvidTtlMs: 120_000 });

@@ -244,13 +244,13 @@ describe('the claims of a token', () => {
 });
 
 describe('the keys of a token', () => {
-  test('the trust domain of sub picks the keys, whatever the kid is', () => {
+  test('WAPI-60 the trust domain of sub picks the keys, whatever the kid is', () => {
     expect(outcome(token({ key: foreign.privateKey }))).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
     expect(outcome(token({ claims: { ...CLAIMS, sub: 'spiffe://other.org/web' } }))).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
     expect(outcome(token({ claims: { ...CLAIMS, sub: 'spiffe://other.org/web' }, key: foreign.privateKey }))).toBe('accepted');
   });
 
-  test('JWT-31 no bundle, a bundle without JWT keys and an unknown kid are told apart', () => {
+  test('JWT-31 WAPI-61 no bundle, a bundle without JWT keys and an unknown kid are told apart', () => {
     expect(outcome(withClaims({ sub: 'spiffe://nowhere.org/web' }))).toBe('BUNDLE_MISSING JWT_BUNDLE_MISSING');
     expect(outcome(withClaims({ sub: 'spiffe://x509only.org/web' }))).toBe('SVID_UNTRUSTED JWT_AUTHORITIES_MISSING');
     expect(outcome(withHeader({ kid: 'other' }))).toBe('SVID_UNTRUSTED JWT_AUTHORITY_UNKNOWN');
@@ -263,7 +263,7 @@ describe('the keys of a token', () => {
     expect(outcome(token(), { requireKid: true })).toBe('accepted');
   });
 
-  test('JWT-30 a key of another use in a SPIFFE bundle validates nothing', () => {
+  test('JWT-30 WAPI-72 a key of another use in a SPIFFE bundle validates nothing', () => {
     const jwk = { ...KEYS['P-256'].publicKey.export({ format: 'jwk' }), kid: 'key-ES256' };
     const run = (use: string) => outcome(token(), { bundles: Bundle.fromJson(td, JSON.stringify({ keys: [{ ...jwk, use }] })) });
     expect(run('jwt-svid')).toBe('accepted');

@@ -330,13 +330,15 @@ describe('a fetch', () => {
 describe('X.509 bundles', () => {
   const answer = (bundles: Record<string, Buffer>): X509BundlesResponse => ({ crl: [], bundles });
 
-  test('come by trust domain, for a workload without an identity', async () => {
+  test('come by trust domain, for a workload without an identity, and validate no token (WAPI-35)', async () => {
     const { client } = await workload({
       fetchX509Bundles: holding(answer({ 'spiffe://example.org': root.der, 'spiffe://far.org': farRoot.der })),
     });
     const bundles = await client.fetchX509Bundles();
     expect([...bundles].map(({ trustDomain }) => trustDomain.name)).toEqual(['example.org', 'far.org']);
     expect(bundles.jwtBundle(td)?.isEmpty).toBe(true);
+    const { token } = await jwt('/web', ['db']);
+    expect(() => validateJwtSvid(token, { audience: ['db'], bundles, nowMs: NOW_MS })).toThrow(/no JWT authorities/);
   });
 
   for (const [what, make] of [

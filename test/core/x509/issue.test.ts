@@ -84,7 +84,7 @@ describe('an X.509-SVID of ours', () => {
     expect(new X509Certificate(direct.der).verify(createPublicKey({ key: root.key.spkiDer, format: 'der', type: 'spki' }))).toBe(true);
   });
 
-  test('X509-1 X509-16 X509-17 X509-20 X509-21 X509-24 X509-28 X509-30 has SPIRE’s template, read by a reader that is not ours', async () => {
+  test('X509-1 X509-2 X509-16 X509-17 X509-20 X509-21 X509-24 X509-26 X509-27 X509-28 X509-30 has SPIRE’s template, read by a reader that is not ours', async () => {
     const { der } = await issueX509Svid({
       issuer,
       spkiDer: spkiDer(leafKey),
@@ -134,7 +134,7 @@ describe('an X.509-SVID of ours', () => {
     expect(certificate.dnsNames).toEqual([long]);
   });
 
-  test('what must not be issued is refused', async () => {
+  test('X509-6 what must not be issued is refused', async () => {
     const svid = { issuer, spkiDer: spkiDer(leafKey), spiffeId: web, ...dates };
     expect(await refusal(issueX509Svid(svid))).toBe('issued');
     expect(await refusal(issueX509Svid({ ...svid, spiffeId: td.id }))).toBe('SVID_INVALID X509_LEAF_PATH_MISSING');
@@ -156,7 +156,7 @@ describe('an X.509-SVID of ours', () => {
 });
 
 describe('a signing certificate of ours', () => {
-  test('X509-10 X509-16 X509-22 X509-49 X509-50 has the trust domain’s ID, CA:TRUE and only keyCertSign and cRLSign', () => {
+  test('X509-10 X509-16 X509-22 X509-23 X509-49 X509-50 has the trust domain’s ID, CA:TRUE and only keyCertSign and cRLSign', () => {
     const { certificate } = issuer;
     expect(certificate.uris).toEqual(['spiffe://example.org']);
     expect([...(certificate.keyUsage ?? [])]).toEqual(['keyCertSign', 'cRLSign']);
