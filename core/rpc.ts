@@ -263,17 +263,14 @@ function serveOne(path: string, method: MethodDefinition, run: Anything, setting
 function serveStream(path: string, method: MethodDefinition, run: Anything, settings: RpcServerSettings): UntypedHandleCall {
   return (call: ServerWritableStream<unknown, unknown>): void => {
     const { context: told, finish } = begin(path, call);
-    let cut: (error: unknown) => void = () => {};
-    const broken = new Promise<never>((_, reject) => {
-      cut = reject;
-    });
-    broken.catch(() => {});
-    const context: CallContext = { ...told, cut };
+    const stop = new Stop();
+    told.signal.addEventListener('abort', () => stop.with(told.signal.reason), { once: true });
+    const context: CallContext = { ...told, cut: (error) => stop.with(error) };
     // a reset under our writes is told by 'cancelled'; the stream's own error says nothing more
     call.on('error', () => {});
     const request = method.requestStream ? undefined : call.request;
     const input = method.requestStream ? requestsOf(call as unknown as Readable) : request;
-    void guarded(settings, context, request, () => pump(call, run(input, context), context.signal, broken)).then(
+    void guarded(settings, context, request, () => pump(call, run(input, context), stop)).then(
       () => {
         finish();
         call.end();
@@ -286,27 +283,37 @@ function serveStream(path: string, method: MethodDefinition, run: Anything, sett
   };
 }
 
-async function pump(
-  call: ServerWritableStream<unknown, unknown>,
-  answers: AsyncIterable<unknown>,
-  signal: AbortSignal,
-  broken: Promise<never>,
-): Promise<void> {
-  const gone = new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
+async function pump(call: ServerWritableStream<unknown, unknown>, answers: AsyncIterable<unknown>, stop: Stop): Promise<void> {
   const iterator = answers[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const next = await Promise.race([iterator.next(), gone, broken]);
-      if (!next || signal.aborted) throw signal.reason;
+      const next = await stop.unless(iterator.next());
       if (next.done) return;
-      if (!call.write(next.value)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), gone, broken]);
+      // one at a time: what is not written yet can still be replaced by something newer
+      await stop.unless(new Promise((resolve) => call.write(next.value, resolve)));
     }
   } finally {
     // the generator may be waiting for something of its own: told to end, not waited for
     void iterator.return?.()?.then(undefined, () => {});
+  }
+}
+
+/** Ends whoever waits. Unlike `Promise.race` with a promise that stays pending, it keeps nothing of what was waited for before. */
+class Stop {
+  #stopped: { readonly error: unknown } | undefined;
+  #reject: ((error: unknown) => void) | undefined;
+
+  with(error: unknown): void {
+    this.#stopped ??= { error };
+    this.#reject?.(this.#stopped.error);
+  }
+
+  unless<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      promise.then(resolve, reject);
+      if (this.#stopped) reject(this.#stopped.error);
+    });
   }
 }
 

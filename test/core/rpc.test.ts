@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { fail } from '../../core/errors.ts';
 import { silent } from '../../core/log.ts';
@@ -20,7 +22,7 @@ let rpc: RpcServer;
 let listener: Server;
 let channel: Channel;
 const outcomes: Outcome[] = [];
-const seen = { returned: 0, aborted: 0, connections: 0, pids: new Set<number>() };
+const seen = { returned: 0, aborted: 0, connections: 0, pids: new Set<number>(), first: [] as WeakRef<object>[] };
 const gates = { deny: false };
 
 beforeAll(async () => {
@@ -71,7 +73,11 @@ beforeAll(async () => {
           }
         },
         async *fetchX509Bundles() {
-          for (let i = 0; i < 1000; i++) yield { crl: [], bundles: { [`spiffe://td${i}`]: Buffer.alloc(4096) } };
+          for (let i = 0; i < 1000; i++) {
+            const answer = { crl: [], bundles: { [`spiffe://td${i}`]: Buffer.alloc(4096) } };
+            if (i < 100) seen.first.push(new WeakRef(answer));
+            yield answer;
+          }
         },
       }),
     ],
@@ -173,6 +179,21 @@ describe('a stream', () => {
       if (count % 100 === 0) await entries().countEntries({ filter: undefined });
     }
     expect(count).toBe(1000);
+  });
+
+  test('keeps nothing of what it has written while it stays open', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    seen.first.length = 0;
+    let count = 0;
+    for await (const _ of workload().fetchX509Bundles({})) {
+      if (++count < 900) continue;
+      await entries().countEntries({ filter: undefined });
+      collect();
+      break;
+    }
+    expect(seen.first).toHaveLength(100);
+    expect(seen.first.filter((one) => one.deref())).toEqual([]);
   });
 
   test('goes both ways', async () => {
