@@ -4,7 +4,7 @@ import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { type Selector, selectorKey } from '../core/selector.ts';
 import type { Clock } from '../spiffe/clock.ts';
-import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
 import type { State, Touched } from './state.ts';
 import type { Change, Node, Store, StoredBundle } from './store/store.ts';
 
@@ -34,11 +34,13 @@ const PAGE = 2_000;
 /** The wall clock may jump: nobody sleeps longer than this on its word. */
 const LONGEST_SLEEP_MS = 10_000;
 const RETRY_MS = 1_000;
+/** Parent of those entries that stand for every node with their selectors. */
+const SERVER_PATH = '/spire/server';
 
 class Indexed implements Memory {
   readonly #parts: MemoryParts;
-  /** Parent of those entries that stand for every node with their selectors. */
-  readonly #serverId: string;
+  /** `spiffe://<trust domain>`. Whatever is kept is of our own, so the indices know it by its path alone, which costs no string of its own. */
+  readonly #prefix: string;
   readonly #entries = new Map<string, Entry>();
   #sorted: readonly string[] | undefined;
   readonly #byParent = new Groups<Entry>();
@@ -62,7 +64,7 @@ class Indexed implements Memory {
 
   constructor(parts: MemoryParts) {
     this.#parts = parts;
-    this.#serverId = String(SpiffeId.of(parts.trustDomain, '/spire/server'));
+    this.#prefix = String(parts.trustDomain.id);
   }
 
   get seq(): number {
@@ -88,7 +90,7 @@ class Indexed implements Memory {
   }
 
   entriesOf(spiffeId: string): readonly Entry[] {
-    return [...this.#bySpiffeId.of(spiffeId)];
+    return [...this.#bySpiffeId.of(this.#pathOf(spiffeId))];
   }
 
   node(agentId: string): Node | undefined {
@@ -116,17 +118,18 @@ class Indexed implements Memory {
     const indexed = this.#nodes.get(agentId);
     if (!indexed || indexed.node.banned) return found;
     const now = this.#parts.clock.now();
-    const parents = [agentId];
-    for (const alias of this.#aliasesOf(indexed, now)) parents.push(String(alias.spiffeId));
+    const parents = [this.#pathOf(agentId)];
+    for (const alias of this.#aliasesOf(indexed, now)) parents.push(alias.spiffeId.path);
     const seen = new Set(parents);
     for (let parent = parents.pop(); parent !== undefined; parent = parents.pop()) {
       for (const entry of this.#byParent.of(parent)) {
         if (!isLive(entry, now)) continue;
         found.set(entry.id, entry);
-        const id = String(entry.spiffeId);
+        const { path } = entry.spiffeId;
         // most entries are leaves, and an entry may name itself as its parent's parent
-        if (!seen.has(id) && this.#byParent.has(id)) parents.push(id);
-        seen.add(id);
+        if (!this.#byParent.has(path) || seen.has(path)) continue;
+        seen.add(path);
+        parents.push(path);
       }
     }
     return found;
@@ -137,10 +140,11 @@ class Indexed implements Memory {
     const entry = this.#entries.get(entryId);
     const now = this.#parts.clock.now();
     if (!indexed || indexed.node.banned || !entry || !isLive(entry, now)) return false;
+    const path = this.#pathOf(agentId);
     return this.#climb(
       entry,
       now,
-      (parent) => parent === agentId,
+      (parent) => parent === path,
       (alias) => hasAll(indexed, alias),
     );
   }
@@ -297,8 +301,8 @@ class Indexed implements Memory {
   #add(entry: Entry): void {
     if (!this.#entries.has(entry.id)) this.#sorted = undefined;
     this.#entries.set(entry.id, entry);
-    this.#byParent.add(String(entry.parentId), entry);
-    this.#bySpiffeId.add(String(entry.spiffeId), entry);
+    this.#byParent.add(entry.parentId.path, entry);
+    this.#bySpiffeId.add(entry.spiffeId.path, entry);
     if (this.#isAlias(entry)) this.#aliases.add(anchorOf(entry), entry);
     if (entry.expiresAtMs > 0) this.#expiring.set(entry.id, entry);
     this.#ended.delete(entry.id);
@@ -307,8 +311,8 @@ class Indexed implements Memory {
   #remove(entry: Entry): void {
     this.#sorted = undefined;
     this.#entries.delete(entry.id);
-    this.#byParent.delete(String(entry.parentId), entry);
-    this.#bySpiffeId.delete(String(entry.spiffeId), entry);
+    this.#byParent.delete(entry.parentId.path, entry);
+    this.#bySpiffeId.delete(entry.spiffeId.path, entry);
     if (this.#isAlias(entry)) this.#aliases.delete(anchorOf(entry), entry);
     this.#expiring.delete(entry.id);
     this.#ended.delete(entry.id);
@@ -332,8 +336,13 @@ class Indexed implements Memory {
     for (const key of indexed.keys) this.#nodesBySelector.add(key, indexed);
   }
 
+  /** '' for an ID of another trust domain, under which nothing is kept. */
+  #pathOf(id: string): string {
+    return id.startsWith(`${this.#prefix}/`) ? id.slice(this.#prefix.length) : '';
+  }
+
   #isAlias(entry: Entry): boolean {
-    return String(entry.parentId) === this.#serverId;
+    return entry.parentId.path === SERVER_PATH;
   }
 
   *#aliasesOf(indexed: IndexedNode, now: number): Generator<Entry, void, void> {
@@ -347,7 +356,8 @@ class Indexed implements Memory {
       entry,
       undefined,
       (parent) => {
-        if (this.#nodes.has(parent)) agents.add(parent);
+        const agentId = `${this.#prefix}${parent}`;
+        if (this.#nodes.has(agentId)) agents.add(agentId);
         return false;
       },
       (alias) => {
@@ -358,7 +368,7 @@ class Indexed implements Memory {
   }
 
   /** Looks at the entry, at whoever stands above it, and on up; ends with true as soon as one look says so. `now` undefined: entries that have ended count too. */
-  #climb(entry: Entry, now: number | undefined, atParent: (id: string) => boolean, atAlias: (alias: Entry) => boolean): boolean {
+  #climb(entry: Entry, now: number | undefined, atParent: (path: string) => boolean, atAlias: (alias: Entry) => boolean): boolean {
     const above: Entry[] = [entry];
     const seen = new Set<string>();
     for (let one = above.pop(); one; one = above.pop()) {
@@ -367,7 +377,7 @@ class Indexed implements Memory {
         if (one !== entry || now === undefined) if (atAlias(one)) return true;
         continue;
       }
-      const parent = String(one.parentId);
+      const parent = one.parentId.path;
       if (seen.has(parent)) continue;
       seen.add(parent);
       if (atParent(parent)) return true;
@@ -418,12 +428,13 @@ interface IndexedNode {
   readonly keys: ReadonlySet<string>;
 }
 
-/** Things under a key, several under each. */
-class Groups<T> {
-  readonly #groups = new Map<string, Set<T>>();
+/** Things under a key, several under each; of most keys there is one, and it costs no set. */
+class Groups<T extends object> {
+  readonly #groups = new Map<string, T | Set<T>>();
 
   of(key: string): Iterable<T> {
-    return this.#groups.get(key) ?? [];
+    const group = this.#groups.get(key);
+    return group === undefined ? [] : group instanceof Set ? group : [group];
   }
 
   has(key: string): boolean {
@@ -431,19 +442,23 @@ class Groups<T> {
   }
 
   count(key: string): number {
-    return this.#groups.get(key)?.size ?? 0;
+    const group = this.#groups.get(key);
+    return group === undefined ? 0 : group instanceof Set ? group.size : 1;
   }
 
   add(key: string, thing: T): void {
     const group = this.#groups.get(key);
-    if (group) group.add(thing);
-    else this.#groups.set(key, new Set([thing]));
+    if (group === undefined) this.#groups.set(key, thing);
+    else if (group instanceof Set) group.add(thing);
+    else if (group !== thing) this.#groups.set(key, new Set([group, thing]));
   }
 
   delete(key: string, thing: T): void {
     const group = this.#groups.get(key);
-    group?.delete(thing);
-    if (group?.size === 0) this.#groups.delete(key);
+    if (group === thing) this.#groups.delete(key);
+    if (!(group instanceof Set)) return;
+    group.delete(thing);
+    if (group.size === 0) this.#groups.delete(key);
   }
 
   clear(): void {

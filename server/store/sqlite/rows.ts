@@ -56,15 +56,15 @@ export function entryFromRow(text: unknown): Entry {
   return {
     id: row.i,
     spiffeId: SpiffeId.parse(row.s),
-    parentId: SpiffeId.parse(row.p),
+    parentId: parentOf(row.p),
     selectors,
     x509SvidTtlMs: row.x ?? 0,
     jwtSvidTtlMs: row.j ?? 0,
-    federatesWith: (row.f ?? []).map((name) => TrustDomain.parse(name)),
+    federatesWith: row.f?.map((name) => TrustDomain.parse(name)) ?? NONE,
     admin: (bits & 1) !== 0,
     downstream: (bits & 2) !== 0,
     expiresAtMs: row.e ?? 0,
-    dnsNames: row.d ?? [],
+    dnsNames: row.d ?? NONE,
     revision: row.r,
     storeSvid: (bits & 4) !== 0,
     hint: row.h ?? '',
@@ -72,6 +72,23 @@ export function entryFromRow(text: unknown): Entry {
     disableX509SvidPrefetch: (bits & 8) !== 0,
     jwtSvidIncludeJti: (bits & 16) !== 0,
   };
+}
+
+/** One for all entries that have none: there are a hundred thousand of them. */
+const NONE: readonly never[] = Object.freeze([]);
+
+/** Many entries have one parent: they share its object. */
+const parents = new Map<string, SpiffeId>();
+const MAX_PARENTS = 10_000;
+
+function parentOf(text: string): SpiffeId {
+  let parent = parents.get(text);
+  if (!parent) {
+    if (parents.size >= MAX_PARENTS) parents.clear();
+    parent = SpiffeId.parse(text);
+    parents.set(text, parent);
+  }
+  return parent;
 }
 
 /** Two entries that say the same of the same processes: equal parent, SPIFFE ID and selectors. */
