@@ -1,0 +1,118 @@
+/** docs/spec.md is true of the repository, and has all of it: requirements, the files that keep them, the tests that name them. */
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { PROFILE } from '../spiffe/profile.ts';
+
+const ROOT = resolve(import.meta.dirname, '..');
+const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
+
+/** Every MUST and MUST NOT of the four families: none can leave the page unseen. */
+const MUSTS: Readonly<Record<string, string>> = {
+  X509: '1-3 5-6 8 11 14 16-18 20-22 24 26-27 30 32 34-44 46-47',
+  JWT: '1-7 9-10 13-16 19-20 22-24 27-30',
+  WE: '3-4 6-18 20-21 28 30',
+  WAPI: '1 4-6 9 11-12 14-15 19-24 26-27 29-30 35-36 40-45 48-51 55 58 60-62 64-67 72-74',
+};
+const LEVELS = ['MUST', 'MUST NOT', 'SHOULD', 'SHOULD NOT', 'MAY', 'info'];
+
+interface Row {
+  readonly id: string;
+  readonly level: string;
+  readonly words: string;
+  readonly keptIn: readonly string[];
+  readonly tests: readonly string[];
+  /** The last cell, where it names no test. */
+  readonly why: string;
+}
+
+const filesIn = (cell: string) => [...cell.matchAll(/`([^`]+)`/g)].map(([, file = '']) => file);
+
+const rows: readonly Row[] = read('docs/spec.md')
+  .split('\n')
+  .filter((line) => /^\| [A-Z]/.test(line))
+  .map((line) => {
+    const [, id = '', level = '', words = '', files = '', last = ''] = line.split('|').map((cell) => cell.trim());
+    const tests = filesIn(last);
+    return { id, level, words, keptIn: filesIn(files), tests, why: tests.length === 0 ? last : '' };
+  });
+
+/** The numbers that a text names: `X509-12`, `WAPI-21, 22, 23`, `WE-11…17`. */
+function numbersIn(text: string): Set<string> {
+  const found = new Set<string>();
+  for (const [, family = '', first = '', rest = ''] of text.matchAll(/\b(X509|JWT|WE|WAPI)-(\d+)((?:, \d+|…\d+)*)/g)) {
+    let last = Number(first);
+    found.add(`${family}-${last}`);
+    for (const [, sign, number] of rest.matchAll(/(, |…)(\d+)/g)) {
+      const to = Number(number);
+      for (let one = sign === '…' ? last : to; one <= to; one++) found.add(`${family}-${one}`);
+      last = to;
+    }
+  }
+  return found;
+}
+
+const testFiles = globSync('test/**/*.test.ts', { cwd: ROOT }).filter((file) => file !== 'test/spec.test.ts');
+const named = new Map(testFiles.sort().map((file) => [file, numbersIn(read(file))]));
+
+test('lists and ranges of numbers are read as such', () => {
+  expect([...numbersIn('WE-25, WAPI-32, 37: X509-1 X509-2 (JWT-3…5)')]).toEqual([
+    'WE-25',
+    'WAPI-32',
+    'WAPI-37',
+    'X509-1',
+    'X509-2',
+    'JWT-3',
+    'JWT-4',
+    'JWT-5',
+  ]);
+});
+
+test('no requirement comes twice, each has words and a level', () => {
+  expect(rows.length).toBeGreaterThan(116);
+  expect(new Set(rows.map(({ id }) => id)).size).toBe(rows.length);
+  expect(rows.filter(({ level, words }) => !LEVELS.includes(level) || words === '').map(({ id }) => id)).toEqual([]);
+});
+
+test('every MUST and MUST NOT has a row, and no other row says that it is one', () => {
+  const musts = Object.entries(MUSTS).flatMap(([family, ranges]) =>
+    ranges.split(' ').flatMap((range) => {
+      const [from = 0, to = from] = range.split('-').map(Number);
+      return Array.from({ length: to - from + 1 }, (_, index) => `${family}-${from + index}`);
+    }),
+  );
+  expect(musts).toHaveLength(116);
+  expect(
+    rows
+      .filter(({ level }) => level.startsWith('MUST'))
+      .map(({ id }) => id)
+      .sort(),
+  ).toEqual(musts.sort());
+});
+
+test('every file that is named is there', () => {
+  const gone = rows.flatMap(({ id, keptIn, tests }) =>
+    [...keptIn, ...tests].filter((file) => !existsSync(resolve(ROOT, file))).map((file) => `${id}: ${file}`),
+  );
+  expect(gone).toEqual([]);
+});
+
+test('every row names a file and a test, or says why not', () => {
+  const bare = rows.filter(({ keptIn, tests, why }) =>
+    tests.length === 0 ? !/^(not yet|does not bind): \S/.test(why) : keptIn.length === 0,
+  );
+  expect(bare.map(({ id }) => id)).toEqual([]);
+});
+
+describe('each test file names what the page says, and nothing that the page does not say', () => {
+  for (const [file, numbers] of named) {
+    const told = rows.filter(({ tests }) => tests.includes(file)).map(({ id }) => id);
+    if (told.length === 0 && numbers.size === 0) continue;
+    test(file, () => expect(told.sort()).toEqual([...numbers].sort()));
+  }
+});
+
+test('the rules of the profile are rows that name it', () => {
+  const kept = new Set(rows.filter(({ keptIn }) => keptIn.includes('spiffe/profile.ts')).map(({ id }) => id));
+  expect(PROFILE.map(({ rule }) => rule).filter((rule) => !kept.has(rule))).toEqual([]);
+});
