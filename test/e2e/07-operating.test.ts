@@ -78,7 +78,7 @@ test('audit records say who did what and how it ended: who on the socket by pid,
   const created = audits().find(({ method }) => method === 'BatchCreateEntry');
   expect(created).toMatchObject({
     msg: 'API accessed',
-    service: 'v1.Entry',
+    service: 'entry.v1.Entry',
     status: 'success',
     caller_uid: process.getuid?.(),
     caller_gid: process.getgid?.(),
