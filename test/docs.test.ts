@@ -1,0 +1,67 @@
+/** What the pages say that can be looked up is so: files that they name, log fields, metrics, parts of health, limits. */
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { describe, expect, test } from 'vitest';
+
+const ROOT = resolve(import.meta.dirname, '..');
+const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
+const pages = ['README.md', 'CHANGELOG.md', ...globSync('docs/**/*.md', { cwd: ROOT })].sort();
+const operating = read('docs/operating.md');
+
+/** The part of a page under a heading, without the parts below it. */
+function part(page: string, heading: string): string {
+  const from = page.indexOf(`\n${heading}\n`);
+  expect(from).toBeGreaterThan(0);
+  return page.slice(from + heading.length + 2).split(/^#{2,} /m)[0] ?? '';
+}
+const firstCells = (text: string) => [...text.matchAll(/^\| ([^|]*) \|/gm)].map(([, cell = '']) => cell);
+const ticked = (text: string) => [...text.matchAll(/`([^`]+)`/g)].map(([, inner = '']) => inner);
+
+const OURS =
+  /^(?:agent|bench|cli|conf|core|docs|plugins|proto|server|spiffe|test|tools)\/[\w./-]*\.(?:ts|mjs|md|conf|proto|json|mod|sum|xml|txt|py|go|java)$/;
+
+describe('every file that a page names is there', () => {
+  for (const page of pages) {
+    test(page, () => {
+      const text = read(page);
+      const links = [...text.matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, to = '']) => join(dirname(page), to));
+      const named = ticked(text).filter((one) => OURS.test(one) && !one.includes('*'));
+      // samples that an operator writes himself
+      const own = named.filter((one) => !/^conf\/(?:server|agent)\/(?:server|agent)\.conf$/.test(one));
+      expect([...links, ...own].filter((file) => !existsSync(resolve(ROOT, file)))).toEqual([]);
+    });
+  }
+});
+
+describe('docs/operating.md', () => {
+  test('has every field of a log line, and no others', () => {
+    const [, fields = ''] = /interface Fields \{([\s\S]*?)\n\}/.exec(read('core/log.ts')) ?? [];
+    const real = [...fields.matchAll(/readonly (\w+)\?:/g)].map(([, name = '']) => name);
+    expect(firstCells(part(operating, '## Logs')).flatMap(ticked).sort()).toEqual(real.sort());
+  });
+
+  test('has the fields of an audit record', () => {
+    const gate = read('server/gate.ts');
+    const told = firstCells(part(operating, '### Audit records')).flatMap(ticked);
+    for (const field of told.filter((one) => one !== 'msg')) expect(gate).toMatch(new RegExp(`\\b${field}\\b`));
+    expect(gate).toContain("log.info('API accessed', { type: 'audit'");
+  });
+
+  test('has every metric, and no others', () => {
+    const real = globSync('{server,agent,core}/**/*.ts', { cwd: ROOT }).flatMap((file) =>
+      [...read(file).matchAll(/\bmetrics\.(?:count|gauge)\('([^']+)'/g)].map(
+        ([, name = '']) => `spire_server_${name.replaceAll('.', '_')}`,
+      ),
+    );
+    const told = firstCells(part(operating, '## Metrics')).flatMap(ticked);
+    expect(told.filter((name) => !name.includes('<')).sort()).toEqual(real.sort());
+  });
+
+  test('has every part of health, and no others', () => {
+    const [, checks = ''] = /function checks\([\s\S]*?return \{([\s\S]*?)\n {2}\};/.exec(read('server/server.ts')) ?? [];
+    const real = [...checks.matchAll(/^ {4}'?([\w.]+)'?: (?:async )?\(/gm)].map(([, name = '']) => name);
+    expect(real.length).toBeGreaterThan(0);
+    const told = firstCells(part(operating, '## Health')).flatMap(ticked);
+    expect(told.sort()).toEqual([...real, 'agent'].sort());
+  });
+});
