@@ -58,7 +58,10 @@ test('probes: /live and /ready say each part, other paths are 404', async () => 
       status: 200,
       body: JSON.stringify({ server: {}, 'catalog.datastore': {}, 'server.ca': {}, 'server.ca.rotator': {} }),
     });
-    expect(await fetched(agentHealth, path)).toEqual({ status: 200, body: JSON.stringify({ agent: {} }) });
+    // its socket is there before its entries are
+    await expect
+      .poll(() => fetched(agentHealth, path), { interval: 10, timeout: 5_000 })
+      .toEqual({ status: 200, body: JSON.stringify({ agent: {} }) });
   }
   expect((await fetched(health, '/other')).status).toBe(404);
 });
