@@ -2,6 +2,12 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { agentSettings } from '../agent/settings.ts';
+import { AGENT_TYPES, SERVER_TYPES } from '../cli/plugins.ts';
+import { readSettings } from '../core/schema.ts';
+import { parseSettings } from '../core/settings-file.ts';
+import { BUILTIN } from '../plugins/builtin.ts';
+import { serverSettings } from '../server/settings.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
@@ -29,6 +35,30 @@ describe('every file that a page names is there', () => {
       // samples that an operator writes himself
       const own = named.filter((one) => !/^conf\/(?:server|agent)\/(?:server|agent)\.conf$/.test(one));
       expect([...links, ...own].filter((file) => !existsSync(resolve(ROOT, file)))).toEqual([]);
+    });
+  }
+});
+
+describe('whole files that ship or stand in the README start the programs', () => {
+  const readme = read('README.md');
+  const block = (name: string) => new RegExp(`\`\`\`hcl\\n *# ${name}\\n([\\s\\S]*?)\`\`\``).exec(readme)?.[1] ?? '';
+  const files = [
+    ['README server.conf', block('server.conf'), 'server'],
+    ['README agent.conf', block('agent.conf'), 'agent'],
+    ['conf/server.conf', read('conf/server.conf'), 'server'],
+    ['conf/agent.conf', read('conf/agent.conf'), 'agent'],
+  ] as const;
+  for (const [name, text, program] of files) {
+    test(name, async () => {
+      const file = await parseSettings(text, name, 'hcl');
+      const { plugins } = program === 'server' ? readSettings(serverSettings, file) : readSettings(agentSettings, file);
+      for (const [type, { least }] of Object.entries(program === 'server' ? SERVER_TYPES : AGENT_TYPES))
+        expect(plugins.filter((one) => one.type === type).length).toBeGreaterThanOrEqual(least);
+      for (const { type, name: plugin, plugin_data } of plugins.filter((one) => one.type !== 'DataStore')) {
+        const kind = type.replace(/[a-z](?=[A-Z])/g, '$&-').toLowerCase();
+        const found = BUILTIN.find((one) => one.name === plugin && [kind, `${program}-${kind}`].includes(one.kind));
+        expect(found?.settings.safeParse(plugin_data).error?.issues ?? found?.name).toBe(plugin);
+      }
     });
   }
 });
