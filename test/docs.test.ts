@@ -94,4 +94,34 @@ describe('docs/operating.md', () => {
     const told = firstCells(part(operating, '## Health')).flatMap(ticked);
     expect(told.sort()).toEqual([...real, 'agent'].sort());
   });
+
+  /** Where a figure of the page stands in the sources, and the line of the page that tells it. */
+  const figures: readonly (readonly [line: RegExp, file: string, source: RegExp, told: (value: number) => string])[] = [
+    [/^\| SIGTERM/m, 'server/server.ts', /DRAIN_MS = ([\d_]+)/, (ms) => `up to ${ms / 1000} s`],
+    [/^\| SIGTERM/m, 'agent/agent.ts', /DRAIN_MS = ([\d_]+)/, (ms) => `up to ${ms / 1000} s`],
+    [/^\| attestation \|/m, 'server/api/limits.ts', /attestation: (\d+)/, (rate) => `${rate} a second`],
+    [/^\| X\.509-SVIDs, /m, 'server/api/limits.ts', /csr: (\d+)/, (rate) => `${rate} CSRs a second`],
+    [/^\| JWT-SVIDs \|/m, 'server/api/limits.ts', /jwt: (\d+)/, (rate) => `${rate} a second`],
+    [/^\| `PostStatus` \|/m, 'server/api/limits.ts', /'post-status': (\d+)/, (rate) => `${rate} a second`],
+    [/^\| an attestation dialogue/m, 'server/attestation.ts', /DIALOGUE_MS = ([\d_]+)/, (ms) => `${ms / 1000} s`],
+    [/^\| connections to the server/m, 'server/listeners.ts', /MAX_CONNECTIONS = ([\d_]+)/, grouped],
+    [/^\| connections to the server/m, 'server/listeners.ts', /MAX_HALF_OPEN = ([\d_]+)/, grouped],
+    [/^\| connections to the server/m, 'server/listeners.ts', /MAX_HALF_OPEN_PER_ADDRESS = ([\d_]+)/, grouped],
+    [/^\| connections to the server/m, 'server/listeners.ts', /HANDSHAKE_MS = ([\d_]+)/, (ms) => `each ${ms / 1000} s`],
+    [/^\| connections to the private socket/m, 'server/listeners.ts', /maxConnections: ([\d_]+)/, grouped],
+    [/^\| connections to an agent/m, 'agent/listeners.ts', /MAX_CONNECTIONS = ([\d_]+)/, grouped],
+    [/^\| connections to an agent/m, 'agent/listeners.ts', /MAX_CONNECTIONS_PER_USER = ([\d_]+)/, grouped],
+    [/^\| agent: `Clocks differ/m, 'agent/identity.ts', /SKEW_MS = ([\d_]+)/, (ms) => `more than ${ms / 1000} s`],
+    [/a caller waits up to/m, 'agent/workload-api.ts', /FIRST_SYNC_MS = ([\d_]+)/, (ms) => `waits up to ${ms / 1000} s`],
+  ];
+  for (const [line, file, source, told] of figures) {
+    test(`says ${source.source.split(/\W/)[0]} as it stands in ${file}`, () => {
+      const value = Number(source.exec(read(file))?.[1]?.replaceAll('_', ''));
+      expect(operating.split('\n').find((one) => line.test(one))).toContain(told(value));
+    });
+  }
 });
+
+function grouped(count: number): string {
+  return count.toLocaleString('en-US');
+}
