@@ -39,6 +39,15 @@ describe('every file that a page names is there', () => {
   }
 });
 
+test('every dependency is named in docs/decisions', () => {
+  const { dependencies, devDependencies } = JSON.parse(read('package.json')) as Record<string, Record<string, string>>;
+  const decisions = pages
+    .filter((page) => page.startsWith('docs/decisions/'))
+    .map(read)
+    .join('\n');
+  expect(Object.keys({ ...dependencies, ...devDependencies }).filter((name) => !decisions.includes(name))).toEqual([]);
+});
+
 describe('whole files that ship or stand in the README start the programs', () => {
   const readme = read('README.md');
   const block = (name: string) => new RegExp(`\`\`\`hcl\\n *# ${name}\\n([\\s\\S]*?)\`\`\``).exec(readme)?.[1] ?? '';
