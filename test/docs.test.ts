@@ -117,6 +117,7 @@ describe('docs/operating.md', () => {
     [/^\| connections to the server/m, 'server/listeners.ts', /MAX_HALF_OPEN = ([\d_]+)/, grouped],
     [/^\| connections to the server/m, 'server/listeners.ts', /MAX_HALF_OPEN_PER_ADDRESS = ([\d_]+)/, grouped],
     [/^\| connections to the server/m, 'server/listeners.ts', /HANDSHAKE_MS = ([\d_]+)/, (ms) => `each ${ms / 1000} s`],
+    [/^\| connections to the server/m, 'server/server.ts', /IDLE_MS = (\d+) \* 60_000/, (minutes) => `after ${minutes} minutes`],
     [/^\| connections to the private socket/m, 'server/listeners.ts', /maxConnections: ([\d_]+)/, grouped],
     [/^\| connections to an agent/m, 'agent/listeners.ts', /MAX_CONNECTIONS = ([\d_]+)/, grouped],
     [/^\| connections to an agent/m, 'agent/listeners.ts', /MAX_CONNECTIONS_PER_USER = ([\d_]+)/, grouped],
