@@ -55,6 +55,7 @@ export const LEAVES: readonly Leaf[] = [
   leaf('server logger get', 'Gets the logger details', async () => (await import('./logger.ts')).get),
   leaf('server logger set', 'Sets the logger details', async () => (await import('./logger.ts')).set),
   leaf('server logger reset', 'Reset the logger details to launch level', async () => (await import('./logger.ts')).reset),
+  leaf('server backup', "Makes a copy of a running server's datastore", async () => (await import('./backup.ts')).backup),
   leaf('agent run', 'Runs the agent', async () => (await import('./run-agent.ts')).run),
   leaf('agent validate', "Validates the agent's configuration file", async () => (await import('./run-agent.ts')).validate),
   leaf('agent healthcheck', 'Determines agent health status', async () => (await import('./healthcheck.ts')).agent),

@@ -18,6 +18,7 @@ const flags = {
   logFile: text('File to write logs to; SIGUSR2 opens it again', '', 'path'),
   logFormat: text("'text' or 'json'", '', 'format'),
   logLevel: text("'debug', 'info', 'warn', or 'error'", '', 'level'),
+  restored: bool('The datastore was put back from a backup: void its unspent join tokens, and say what is undone'),
   logSourceLocation: bool('Include source file, line number and function name in log lines'),
 } satisfies Flags;
 
@@ -32,6 +33,7 @@ export const SETTING_OF: Readonly<Record<string, Path>> = {
   logFormat: ['server', 'log_format'],
   logLevel: ['server', 'log_level'],
   logSourceLocation: ['server', 'log_source_location'],
+  restored: ['server', 'restored'],
 };
 
 const details = `

@@ -21,6 +21,9 @@ export interface Fields {
   readonly uid?: number;
   readonly gid?: number;
   readonly count?: number;
+  readonly size_bytes?: number;
+  /** The time of the newest change that a restored datastore knows. */
+  readonly restored_to?: Date;
   /** A log level. */
   readonly level?: Level;
   /** Wall time, milliseconds. */

@@ -5,6 +5,7 @@ import { fail } from '../core/errors.ts';
 import { type Checks, healthService, listenHealth } from '../core/health.ts';
 import type { AdjustableLog } from '../core/log-output.ts';
 import { createLoggerApi } from '../core/logger-api.ts';
+import type { Log } from '../core/log.ts';
 import { commonLabels, listenMetrics, type Metrics, noMetrics } from '../core/metrics.ts';
 import type { NodeAttestor } from '../core/plugin/node-attestor.ts';
 import type { Host } from '../core/plugin/plugin.ts';
@@ -21,10 +22,12 @@ import { DebugDefinition } from '../proto/gen/spire/api/server/debug/v1/debug.ts
 import { EntryDefinition } from '../proto/gen/spire/api/server/entry/v1/entry.ts';
 import { LoggerDefinition } from '../proto/gen/spire/api/server/logger/v1/logger.ts';
 import { SVIDDefinition } from '../proto/gen/spire/api/server/svid/v1/svid.ts';
+import { BackupDefinition } from '../proto/gen/warifu/api/server/backup/v1/backup.ts';
 import { PushDefinition } from '../proto/gen/warifu/api/server/push/v1/push.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { createAgentApi } from './api/agent.ts';
+import { createBackupApi } from './api/backup.ts';
 import { createBundleApi } from './api/bundle.ts';
 import { Callers } from './api/caller.ts';
 import { createDebugApi } from './api/debug.ts';
@@ -64,6 +67,7 @@ export async function runServer(settings: ServerSettings, parts: ProgramParts): 
     const memory = await createMemory({ store, clock, log, trustDomain: server.trust_domain });
     try {
       checkTrustDomain(memory, server.trust_domain);
+      if (server.restored) await takeUpRestored(store, log);
       await serve(settings, parts, store, memory);
     } finally {
       memory.close();
@@ -104,7 +108,7 @@ async function serve(settings: ServerSettings, parts: ProgramParts, store: Store
 
     const remote = createRpcServer({ services: shared, gate, log, keepaliveMs: KEEPALIVE_MS, maxConnectionIdleMs: IDLE_MS });
     const local = createRpcServer({
-      services: withLocal(shared, parts.log, memory, trustDomain, clock, own),
+      services: withLocal(store, shared, parts.log, memory, trustDomain, clock, own),
       gate,
       log,
       maxMessageBytes: MAX_ADMIN_MESSAGE_BYTES,
@@ -205,6 +209,7 @@ function rooms({ server }: ServerSettings, { log, clock }: ProgramParts, made: R
 }
 
 function withLocal(
+  store: Store,
   shared: readonly Service[],
   log: AdjustableLog,
   memory: Memory,
@@ -214,6 +219,7 @@ function withLocal(
 ): readonly Service[] {
   const all = [
     ...shared,
+    service(BackupDefinition, createBackupApi({ store, log })),
     service(LoggerDefinition, createLoggerApi(log)),
     service(DebugDefinition, createDebugApi({ state: memory, clock, svid: () => own.latest.value.chain })),
     service(
@@ -330,6 +336,20 @@ function datastorePath({ server, plugins }: ServerSettings): string {
   const block = plugins.find(({ type, enabled }) => type === 'DataStore' && enabled);
   const { connection_string: path } = datastoreSettings.parse(block?.plugin_data ?? {});
   return path ?? join(server.data_dir, 'datastore.sqlite3');
+}
+
+/** What somebody may have copied with the backup is good for nothing any more; what the backup does not know, the operator is told. */
+async function takeUpRestored(store: Store, log: Log): Promise<void> {
+  const voided = await store.tokens.voidUnspent();
+  const { newest } = await store.changes.bounds();
+  const [last] = await store.changes.since(newest - 1, 1);
+  log.warn(
+    'Started from a restored datastore: unspent join tokens are void; what changed after that time is undone, bans and evictions too',
+    {
+      count: voided,
+      ...(last && { restored_to: new Date(last.atMs) }),
+    },
+  );
 }
 
 /** The tables are of one trust domain: under another name every SPIFFE ID in them would be a stranger's. */

@@ -59,6 +59,8 @@ const server = z.strictObject({
   ratelimit: z
     .strictObject({ attestation: z.boolean().default(true), signing: z.boolean().default(true) })
     .default({ attestation: true, signing: true }),
+  /** Ours, and meant as a flag: the datastore was put back from a backup. */
+  restored: z.boolean().default(false),
   /** Ours. Node's debugger may be opened: whoever can reach its port owns this trust domain. */
   insecure_allow_inspector: z.boolean().default(false),
   max_attested_node_info_staleness: notHere('agents are always looked up in memory, which is never stale'),

@@ -70,4 +70,5 @@ export const POLICY: ReadonlyMap<string, Rule> = new Map([
   ...rules('grpc.reflection.v1.ServerReflection', { ServerReflectionInfo: local }),
   ...rules('grpc.reflection.v1alpha.ServerReflection', { ServerReflectionInfo: local }),
   ...rules('warifu.api.server.push.v1.Push', { Follow: agents }),
+  ...rules('warifu.api.server.backup.v1.Backup', { Create: local }),
 ]);

@@ -24,6 +24,7 @@ export async function openSqlite(path: string, clock: Clock): Promise<Store> {
     tokens: sqliteTokens(db),
     journals: sqliteJournals(db),
     changes: sqliteChanges(db),
+    backup: () => db.backup(),
     async close() {
       db.close();
       lock.close();

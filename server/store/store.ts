@@ -26,6 +26,8 @@ export interface Store {
   readonly tokens: JoinTokenStore;
   readonly journals: JournalStore;
   readonly changes: ChangeStore;
+  /** A consistent copy, made while writes go on, as the bytes of a file that this store can be opened from. Absent: whatever keeps the rows has its own way. */
+  backup?(): AsyncIterable<Buffer>;
   close(): Promise<void>;
 }
 
@@ -130,6 +132,8 @@ export interface BundleStore {
 export interface JoinTokenStore {
   /** ALREADY_EXISTS when the value is taken. `alias`, if any, is written in the same transaction. */
   create(token: { readonly value: string; readonly expiresAtMs: number }, alias?: Entry): Promise<Written>;
+  /** Deletes those that nobody has spent; gives their number. */
+  voidUnspent(): Promise<number>;
   /** Deletes tokens (spent or not) that expired before `nowMs`; gives their number. */
   prune(nowMs: number): Promise<number>;
   /** Looks, spends nothing. */

@@ -1,6 +1,8 @@
 /** One SQLite file and its writer: what is written in one turn of the loop shares a transaction, and is on disk before anybody is told. */
-import { closeSync, mkdirSync, openSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { randomBytes } from 'node:crypto';
+import { closeSync, createReadStream, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { type CoreError, fail } from '../../../core/errors.ts';
 import type { Clock } from '../../../spiffe/clock.ts';
@@ -14,6 +16,10 @@ export interface Transaction {
   /** The number of the newest change. */
   readonly seq: number;
 }
+
+/** Copied at a time, between other work: some milliseconds. */
+const BACKUP_PAGES = 500;
+const BACKUP_PIECE_BYTES = 256 * 1024;
 
 interface Operation {
   run(transaction: Transaction): unknown;
@@ -37,6 +43,10 @@ export class Database {
     this.#clock = clock;
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      // copies that a crash left behind hold secrets
+      for (const name of readdirSync(dirname(path))) {
+        if (name.startsWith(`${basename(path)}.`) && name.endsWith('.backup')) rmSync(join(dirname(path), name), { force: true });
+      }
       // SQLite gives its side files the mode of the main one
       closeSync(openSync(path, 'a', 0o600));
       this.#sqlite = new Sqlite(path, { timeout: 5_000 });
@@ -88,6 +98,21 @@ export class Database {
   onCommit(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** A consistent copy of the file, in pieces. What is written while it is made is in it, or not, as a whole. */
+  async *backup(): AsyncGenerator<Buffer, void, void> {
+    const copy = `${this.#path}.${randomBytes(6).toString('hex')}.backup`;
+    try {
+      this.#checkOpen();
+      closeSync(openSync(copy, 'wx', 0o600));
+      await this.#sqlite.backup(copy, { progress: () => BACKUP_PAGES });
+      for await (const piece of createReadStream(copy, { highWaterMark: BACKUP_PIECE_BYTES })) yield piece as Buffer;
+    } catch (error) {
+      throw this.#words(error);
+    } finally {
+      await rm(copy, { force: true });
+    }
   }
 
   /** What was queued is written first. */

@@ -100,6 +100,7 @@ export function sqliteTokens(db: Database): JoinTokenStore {
         insertEntry(db, alias);
         return { seq: transaction.change('entry', alias.id) };
       }),
+    voidUnspent: () => db.write(() => db.sql('DELETE FROM join_tokens WHERE spent_by IS NULL').run().changes),
     prune: (nowMs) => db.write(() => db.sql('DELETE FROM join_tokens WHERE expires_at_ms <= ?').run(nowMs).changes),
     get: (value) =>
       db.read(() => {

@@ -134,6 +134,7 @@ const MATRIX: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'grpc.reflection.v1.ServerReflection': { ServerReflectionInfo: 'l' },
   'grpc.reflection.v1alpha.ServerReflection': { ServerReflectionInfo: 'l' },
   'warifu.api.server.push.v1.Push': { Follow: 'g' },
+  'warifu.api.server.backup.v1.Backup': { Create: 'l' },
 };
 const METHODS = new Map(
   Object.entries(MATRIX).flatMap(([service, methods]) =>
