@@ -163,12 +163,8 @@ export class Identity {
       if (SLOTS.some((slot) => keys.get(slot))) log.warn('Keys recovered, but no SVID found');
       return undefined;
     }
-    const slot = SLOTS.find((one) => {
-      const key = keys.get(one);
-      return key !== undefined && spkiOf(key).equals(leaf.spkiDer);
-    });
-    const key = slot === undefined ? undefined : keys.get(slot);
-    if (slot === undefined || !key) {
+    const kept = this.#keptKey(leaf);
+    if (!kept) {
       log.warn('SVID recovered, but no SVID key found. Generating new keypair');
       return undefined;
     }
@@ -176,7 +172,7 @@ export class Identity {
       log.warn('SVID key recovered, but SVID is expired. Generating new keypair', { expires_at: new Date(leaf.notAfterMs) });
       return undefined;
     }
-    return { svid: X509Svid.of(chain, key), slot };
+    return { svid: X509Svid.of(chain, kept.key), slot: kept.slot };
   }
 
   async #attestUntilDone(signal: AbortSignal): Promise<void> {
@@ -205,10 +201,7 @@ export class Identity {
 
   async #attest(signal: AbortSignal): Promise<void> {
     const { attestor, disk, log, trustDomain, onBundle } = this.#options;
-    const first = disk.data.svid.length === 0;
-    // the key is on disk before the server hears of it: after a crash in between, the same key may spend the same token once more
-    const slot = first ? SLOTS[0] : this.#otherSlot();
-    const key = (first ? this.#options.keys.get(slot) : undefined) ?? (await this.#options.keys.generate(slot));
+    const { slot, key } = await this.#attestationKey();
     const trusted = await this.#trusted();
     const connection = this.#connect(undefined, trusted);
     try {
@@ -227,6 +220,34 @@ export class Identity {
     } finally {
       connection.close();
     }
+  }
+
+  /**
+   * On disk before the server hears of it: after an answer that was lost, or a crash before it came, the same key may spend the same token once more.
+   * So at a start a key that belongs to no SVID is one that an attestation has begun with, and no other such key is left beside it.
+   */
+  async #attestationKey(): Promise<{ slot: string; key: KeyObject }> {
+    const { disk, keys } = this.#options;
+    if (this.#state) {
+      const slot = this.#otherSlot();
+      return { slot, key: await keys.generate(slot) };
+    }
+    const [slot, other] = SLOTS;
+    const kept = this.#keptKey(disk.data.svid[0]);
+    const begun = kept ? undefined : keys.get(slot);
+    if (begun) return { slot, key: begun };
+    const key = await keys.generate(slot);
+    if (keys.get(other)) await keys.delete(other);
+    return { slot, key };
+  }
+
+  /** The key of an SVID. */
+  #keptKey(leaf: Certificate | undefined): { slot: string; key: KeyObject } | undefined {
+    for (const slot of SLOTS) {
+      const key = this.#options.keys.get(slot);
+      if (leaf && key && spkiOf(key).equals(leaf.spkiDer)) return { slot, key };
+    }
+    return undefined;
   }
 
   async #trusted(): Promise<X509BundleSource | undefined> {
