@@ -180,6 +180,14 @@ export function storeContract(open: () => Promise<Store>): void {
     const spend = (value: string, key: string, nowMs = NOW) => ({ token: { value, publicKeySha256: sha(key), nowMs } });
     const gone = { code: 'REQUEST_INVALID', message: 'failed to attest: join token does not exist or has already been used' };
 
+    test('are void all at once, but for those that were spent', async () => {
+      for (const value of ['spent', 'one', 'two']) await store.tokens.create({ value, expiresAtMs: NOW + 10 });
+      await store.nodes.attest(node('spent'), spend('spent', 'key'));
+      expect(await store.tokens.voidUnspent()).toBe(2);
+      await expect(store.nodes.attest(node('one'), spend('one', 'key'))).rejects.toMatchObject(gone);
+      await expect(store.nodes.attest(node('spent'), spend('spent', 'key'))).resolves.toBeDefined();
+    });
+
     test('belong to the first key that spends them: twice at the same instant gives one agent', async () => {
       await store.tokens.create({ value: 't', expiresAtMs: NOW + 10 });
       const tries = await Promise.allSettled([

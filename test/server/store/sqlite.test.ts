@@ -1,7 +1,7 @@
 /** The SQLite store keeps the contract, alone and when every step yields; and what only a file can do. */
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import Sqlite from 'better-sqlite3';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -105,5 +105,32 @@ describe('the file', () => {
     writeFileSync(path, 'not a database, but long enough to be read as a header of one, were it one '.repeat(20), { mode: 0o600 });
     await expect(open(path)).rejects.toMatchObject({ code: 'STORE_FAILED' });
     expect(statSync(path).size).toBeGreaterThan(1000);
+  });
+
+  test('is backed up whole while writes go on, and the copy opens as a store; nothing of it is left beside the file', async () => {
+    const [path, copy] = [join(folder(), 'd.sqlite3'), join(folder(), 'copy.sqlite3')];
+    const store = await open(path);
+    const outcomes = await store.entries.create(Array.from({ length: 2_000 }, (_, i) => entry(`before-${i}`)));
+    expect(outcomes.every(({ ok }) => ok)).toBe(true);
+    const pieces: Buffer[] = [];
+    let during = 0;
+    for await (const piece of store.backup?.() ?? []) {
+      pieces.push(piece);
+      await store.entries.create([entry(`during-${during++}`)]);
+    }
+    writeFileSync(copy, Buffer.concat(pieces), { mode: 0o600 });
+    const restored = await open(copy);
+    const ids: string[] = [];
+    for await (const page of restored.entries.all()) ids.push(...page.map(({ id }) => id));
+    expect(ids.filter((id) => id.startsWith('before-'))).toHaveLength(2_000);
+    expect((await restored.changes.bounds()).newest).toBe(ids.length);
+    expect(readdirSync(dirname(path)).filter((name) => name.endsWith('.backup'))).toEqual([]);
+  });
+
+  test('copies that a crash left behind are removed: they hold secrets', async () => {
+    const path = join(folder(), 'd.sqlite3');
+    writeFileSync(`${path}.0123456789ab.backup`, 'half a copy');
+    await open(path);
+    expect(readdirSync(dirname(path)).filter((name) => name.endsWith('.backup'))).toEqual([]);
   });
 });
