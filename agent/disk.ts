@@ -28,6 +28,7 @@ export class AgentDisk {
   readonly path: string;
   #data: AgentData = NOTHING;
   #writing: Promise<void> = Promise.resolve();
+  #removed = false;
 
   private constructor(path: string) {
     this.path = path;
@@ -49,8 +50,9 @@ export class AgentDisk {
     return this.#data;
   }
 
-  /** Resolves when it is on disk. */
+  /** Resolves when it is on disk. Does nothing once it was removed: who ends may be overtaken by a renewal that was under way. */
   update(change: Partial<AgentData>): Promise<void> {
+    if (this.#removed) return this.#writing;
     this.#data = { ...this.#data, ...change };
     const { svid, bundle, reattestable } = this.#data;
     const base64 = (list: readonly Certificate[]) => list.map((certificate) => certificate.raw.toString('base64'));
@@ -60,8 +62,9 @@ export class AgentDisk {
     return written;
   }
 
-  /** The agent is trusted no more: its SVID goes, and with it the bundle. */
+  /** The agent is trusted no more: its SVID goes, and with it the bundle. Nothing is kept from then on. */
   async remove(): Promise<void> {
+    this.#removed = true;
     this.#data = NOTHING;
     await this.#writing;
     await rm(this.path, { force: true });

@@ -230,15 +230,24 @@ export class Identity {
     const { disk, keys } = this.#options;
     if (this.#state) {
       const slot = this.#otherSlot();
-      return { slot, key: await keys.generate(slot) };
+      return { slot, key: await this.#generate(slot) };
     }
     const [slot, other] = SLOTS;
     const kept = this.#keptKey(disk.data.svid[0]);
     const begun = kept ? undefined : keys.get(slot);
     if (begun) return { slot, key: begun };
-    const key = await keys.generate(slot);
+    const key = await this.#generate(slot);
     if (keys.get(other)) await keys.delete(other);
     return { slot, key };
+  }
+
+  /** Throws when the agent has ended meanwhile: then no key of its is to be left. */
+  async #generate(slot: string): Promise<KeyObject> {
+    const { keys } = this.#options;
+    const key = await keys.generate(slot);
+    if (!this.#ended) return key;
+    await keys.delete(slot);
+    throw this.#ended;
   }
 
   /** The key of an SVID. */
@@ -265,9 +274,9 @@ export class Identity {
       await this.#again(signal);
       return;
     }
-    const { disk, keys, log, bundle } = this.#options;
+    const { disk, log, bundle } = this.#options;
     const slot = this.#otherSlot();
-    const key = await keys.generate(slot);
+    const key = await this.#generate(slot);
     const chain = await this.connections.value.renew(buildCsr({ key }), signal);
     const svid = X509Svid.of(chain, key);
     if (!svid.id.equals(this.svid.id)) throw fail('SVID_INVALID', `the server renewed ${this.svid.id} as ${svid.id}`);

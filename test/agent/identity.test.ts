@@ -507,6 +507,19 @@ describe('an agent that the server no longer knows as it was', () => {
     });
   }
 
+  test('that ends while it renews leaves nothing of the renewal', async () => {
+    const one = await serving();
+    let ending: Promise<void> | undefined;
+    server.onHeard = () => {
+      ending = told(Reason.AGENT_BANNED, one);
+    };
+    await clock.advance(34 * MINUTE_MS);
+    await one.ended;
+    await ending;
+    expect(methods()).toEqual(['AttestAgent', 'RenewAgent']);
+    nothingLeft(one);
+  });
+
   test('that may not attest again either ends', async () => {
     server.reattestable = true;
     const one = await serving();
