@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { checkPrivate, writeDurably } from '../../core/durable-file.ts';
 import { fail } from '../../core/errors.ts';
 import { localSigningKey } from '../../core/local-key.ts';
+import { lockFile } from '../../core/lock-file.ts';
 import type { SigningKey } from '../../core/plugin/key-manager.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { generateKey, keyTypeOf, parsePkcs8, pkcs8Der } from '../../core/x509/key.ts';
@@ -23,8 +24,21 @@ class KeyFile {
     this.keys = keys;
   }
 
-  static async open(path: string): Promise<KeyFile> {
+  /** Ours until the program stops: of two that wrote it, each would lose the other's keys. Throws FAILED_PRECONDITION with the other's pid. */
+  static async open(path: string, what: string, signal: AbortSignal): Promise<KeyFile> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    const lock = lockFile(`${path}.lock`, what);
+    try {
+      const opened = await KeyFile.#read(path);
+      signal.addEventListener('abort', () => lock.close(), { once: true });
+      return opened;
+    } catch (error) {
+      lock.close();
+      throw error;
+    }
+  }
+
+  static async #read(path: string): Promise<KeyFile> {
     await checkPrivate(path);
     const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;
@@ -80,8 +94,8 @@ export const serverDisk = definePlugin({
   kind: 'server-key-manager',
   name: 'disk',
   settings: z.strictObject({ keys_path: z.string().min(1) }),
-  async start({ keys_path }) {
-    const kept = await KeyFile.open(keys_path);
+  async start({ keys_path }, { signal }) {
+    const kept = await KeyFile.open(keys_path, 'the key file of a server', signal);
     const signers = new Map<string, SigningKey>();
     const offer = (id: string, key: KeyObject): SigningKey => {
       const type = keyTypeOf(key);
@@ -107,8 +121,8 @@ export const agentDisk = definePlugin({
   kind: 'agent-key-manager',
   name: 'disk',
   settings: z.strictObject({ directory: z.string().min(1) }),
-  async start({ directory }) {
-    const kept = await KeyFile.open(join(directory, 'keys.json'));
+  async start({ directory }, { signal }) {
+    const kept = await KeyFile.open(join(directory, 'keys.json'), 'the key file of an agent', signal);
     return {
       async generate(id) {
         const key = await generateKey('ec-p256');

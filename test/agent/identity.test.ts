@@ -15,6 +15,7 @@ import { PermissionDeniedDetails_Reason as Reason } from '../../proto/gen/spire/
 import type { Bundle } from '../../spiffe/bundle.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
+import { lifetimes } from '../fakes/lifetimes.ts';
 import { FakeClock } from '../fakes/clock.ts';
 import { CountingLog } from '../fakes/log.ts';
 import { AGENT, PlayedServer, refused } from './played-server.ts';
@@ -62,9 +63,11 @@ interface ProcessOptions {
   readonly at?: PlayedServer;
 }
 
+const nextLife = lifetimes();
+
 /** An agent's process as far as its identity goes; a second one is a restart. */
 async function agent({ keys: kind = 'disk', trusts = home, at = server }: ProcessOptions = {}): Promise<Process> {
-  const host = { trustDomain, log: silent, clock, signal: never, reloads: new Latest(0) };
+  const host = { trustDomain, log: silent, clock, signal: nextLife(), reloads: new Latest(0) };
   const keys = kind === 'disk' ? await agentDisk.start({ directory: dir }, host) : await agentMemory.start({}, host);
   const disk = await AgentDisk.open(dir);
   let bundle: Bundle | undefined;

@@ -19,6 +19,7 @@ import { Certificate } from '../../spiffe/certificate.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
 import { NOW_MS, type TestCertificate, testCertificate, type TestCertificateOptions, testRoot } from '../fakes/ca.ts';
+import { lifetimes } from '../fakes/lifetimes.ts';
 import { FakeClock } from '../fakes/clock.ts';
 import { CountingLog } from '../fakes/log.ts';
 import { signingKey } from '../fakes/signing-key.ts';
@@ -64,7 +65,8 @@ const settings: RotationSettings = {
 };
 
 const host = () => ({ trustDomain: td, log, clock, signal: stop.signal, reloads: new Latest(0) });
-const diskKeys = () => serverDisk.start({ keys_path: join(folder, 'keys.json') }, host());
+const nextLife = lifetimes();
+const diskKeys = () => serverDisk.start({ keys_path: join(folder, 'keys.json') }, { ...host(), signal: nextLife() });
 const memoryKeys = () => serverMemory.start({}, host());
 
 /** An external PKI that signs CAs below its root, unless it is away. */

@@ -10,6 +10,7 @@ import { agentDisk, serverDisk } from '../../../plugins/key-manager/disk.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { Latest } from '../../../spiffe/latest.ts';
+import { lifetimes } from '../../fakes/lifetimes.ts';
 import { FakeClock } from '../../fakes/clock.ts';
 
 const host = {
@@ -28,17 +29,18 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-const start = () => serverDisk.start({ keys_path: path }, host);
-const startAgent = () => agentDisk.start({ directory: dir }, host);
+const nextLife = lifetimes();
+const start = () => serverDisk.start({ keys_path: path }, { ...host, signal: nextLife() });
+const startAgent = () => agentDisk.start({ directory: dir }, { ...host, signal: nextLife() });
 
 /** '' when it starts. */
-async function refusal(run: () => Promise<unknown> = start): Promise<string> {
+async function refusal(run: () => Promise<unknown> = start, code = 'SETTINGS_INVALID'): Promise<string> {
   try {
     await run();
     return '';
   } catch (error) {
     expect(error).toBeInstanceOf(SpiffeError);
-    expect((error as SpiffeError<string>).code).toBe('SETTINGS_INVALID');
+    expect((error as SpiffeError<string>).code).toBe(code);
     return (error as Error).message;
   }
 }
@@ -84,7 +86,7 @@ describe('the file', () => {
     }
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(statSync(join(dir, 'made')).mode & 0o777).toBe(0o700);
-    expect(readdirSync(join(dir, 'made'))).toEqual(['keys.json']);
+    expect(readdirSync(join(dir, 'made'))).toEqual(['keys.json', 'keys.json.lock']);
   });
 
   test.each([0o644, 0o640, 0o620, 0o604, 0o666])('of mode %o is refused: others can get at it', async (mode) => {
@@ -144,7 +146,7 @@ describe('the file', () => {
     mkdirSync(join(path, 'in-the-way'), { recursive: true });
     await expect(keys.generate('A', 'ec-p256')).rejects.toMatchObject({ code: 'STORE_FAILED' });
     expect(keys.get('A')).toBe(first);
-    expect(readdirSync(dir)).toEqual(['keys.json']);
+    expect(readdirSync(dir)).toEqual(['keys.json', 'keys.json.lock']);
     rmSync(path, { recursive: true });
     await keys.generate('B', 'ec-p256');
     expect((await start()).list().map(({ id, spkiDer }) => [id, spkiDer])).toEqual(keys.list().map(({ id, spkiDer }) => [id, spkiDer]));
@@ -163,4 +165,16 @@ test('an agent’s keys outlive it until they are deleted', async () => {
   expect(last.get('agent-svid-A')).toBeUndefined();
   expect(last.get('agent-svid-B')).toBeDefined();
   expect(statSync(path).mode & 0o777).toBe(0o600);
+});
+
+test('of two programs with one key file the second is refused and told who has it; after the first ended it may start', async () => {
+  const first = new AbortController();
+  const manager = await serverDisk.start({ keys_path: path }, { ...host, signal: first.signal });
+  await manager.generate('x509-CA-A', 'ec-p256');
+  expect(await refusal(() => serverDisk.start({ keys_path: path }, host), 'FAILED_PRECONDITION')).toContain(
+    `in use by process ${process.pid}`,
+  );
+  first.abort();
+  const next = await start();
+  expect(next.list().map(({ id }) => id)).toEqual(['x509-CA-A']);
 });
