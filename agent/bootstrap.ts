@@ -1,6 +1,6 @@
 /** The first trust of an agent: the authorities by which it knows the server before it has talked to it. */
 import { readFile } from 'node:fs/promises';
-import { fail } from '../core/errors.ts';
+import { type CoreCode, fail } from '../core/errors.ts';
 import { Bundle, MAX_BUNDLE_BYTES, X509Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
@@ -22,20 +22,20 @@ export async function bootstrapBundle(
     const bytes = await readFile(path).catch((cause: unknown) => {
       throw fail('SETTINGS_INVALID', `could not parse trust bundle: ${path}: ${(cause as Error).message}`, { cause });
     });
-    return parse(bytes, format, trust_domain, path);
+    return parse(bytes, format, trust_domain, path, 'SETTINGS_INVALID');
   }
-  if (url !== undefined) return parse(await download(url, signal), format, trust_domain, url);
+  if (url !== undefined) return parse(await download(url, signal), format, trust_domain, url, 'UNAVAILABLE');
   return undefined;
 }
 
-function parse(bytes: Buffer, format: 'pem' | 'spiffe', trustDomain: TrustDomain, source: string): readonly Certificate[] {
+function parse(bytes: Buffer, format: 'pem' | 'spiffe', trustDomain: TrustDomain, source: string, code: CoreCode): readonly Certificate[] {
   try {
     if (bytes.length > MAX_BUNDLE_BYTES) throw new Error(`larger than ${MAX_BUNDLE_BYTES} bytes`);
     const { authorities } = format === 'pem' ? X509Bundle.fromPem(trustDomain, bytes) : Bundle.fromJson(trustDomain, bytes).x509;
     if (authorities.length === 0) throw new Error('no X.509 authority in it');
     return authorities;
   } catch (cause) {
-    throw fail('SETTINGS_INVALID', `could not parse trust bundle: ${source}: ${(cause as Error).message}`, { cause });
+    throw fail(code, `could not parse trust bundle: ${source}: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -3,16 +3,18 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { type CoreError, fail } from '../../core/errors.ts';
 import { silent } from '../../core/log.ts';
-import { createRpcServer, type RpcServer, service } from '../../core/rpc.ts';
+import { createRpcServer, type RpcServer, type Service, service } from '../../core/rpc.ts';
 import type { CallContext } from '../../core/rpc-types.ts';
 import { buildCsr, parseCsr } from '../../core/x509/csr.ts';
 import { generateEcKey } from '../../core/x509/key.ts';
 import { AgentDefinition, type AttestAgentRequest, type AttestAgentResponse } from '../../proto/gen/spire/api/server/agent/v1/agent.ts';
 import { BundleDefinition } from '../../proto/gen/spire/api/server/bundle/v1/bundle.ts';
+import { EntryDefinition, type SyncAuthorizedEntriesResponse } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';
+import { SVIDDefinition } from '../../proto/gen/spire/api/server/svid/v1/svid.ts';
+import type { Entry as WireEntry } from '../../proto/gen/spire/api/types/entry.ts';
 import { Bundle as WireBundle } from '../../proto/gen/spire/api/types/bundle.ts';
 import { PermissionDeniedDetails, type PermissionDeniedDetails_Reason } from '../../proto/gen/spire/api/types/status.ts';
 import type { X509SVID } from '../../proto/gen/spire/api/types/x509svid.ts';
-import type { Certificate } from '../../spiffe/certificate.ts';
 import type { Clock } from '../../spiffe/clock.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { TlsServer, tlsPeer } from '../../spiffe/tls.ts';
@@ -47,6 +49,8 @@ export class PlayedServer {
   /** How far its clock is ahead of the agent's. */
   aheadMs = 0;
   agentId = AGENT;
+  /** What its agent may serve; it has no push stream, so it is asked for them. */
+  entries: readonly WireEntry[] = [];
   readonly #clock: Clock;
   readonly #home: Realm;
   readonly #svid: X509Svid;
@@ -121,7 +125,7 @@ export class PlayedServer {
     await closed;
   }
 
-  #services() {
+  #services(): readonly Service[] {
     return [
       service(AgentDefinition, {
         attestAgent: (requests, context) => this.#attest(requests, context),
@@ -138,6 +142,18 @@ export class PlayedServer {
             trustDomain: trustDomain.name,
             x509Authorities: this.#home.bundle.x509.authorities.map(({ raw }) => ({ asn1: raw })),
           }),
+      }),
+      service(EntryDefinition, { syncAuthorizedEntries: (requests) => this.#sync(requests) }),
+      service(SVIDDefinition, {
+        batchNewX509SVID: async ({ params }) => ({
+          results: await Promise.all(
+            params.map(async ({ entryId, csr }) => {
+              const id = this.entries.find((entry) => entry.id === entryId)?.spiffeId;
+              const svid = await this.#sign(SpiffeId.of(trustDomain, id?.path ?? ''), csr);
+              return { status: { code: 0, message: '' }, svid };
+            }),
+          ),
+        }),
       }),
     ];
   }
@@ -157,18 +173,25 @@ export class PlayedServer {
     this.onHeard();
     const refusal = this.refusals.get(method);
     if (refusal) throw refusal;
-    const chain = await this.#sign(csr ?? Buffer.alloc(0));
+    return await this.#sign(this.agentId, csr ?? Buffer.alloc(0));
+  }
+
+  async *#sync(requests: AsyncIterable<unknown>): AsyncGenerator<SyncAuthorizedEntriesResponse, void, void> {
+    for await (const _ of requests) {
+      yield { entryRevisions: [], entries: [...this.entries], more: false };
+      return;
+    }
+  }
+
+  async #sign(id: SpiffeId, csr: Buffer): Promise<X509SVID> {
+    const now = this.#clock.now() + this.aheadMs;
+    const chain = await this.#home.chain(id, csr, { notBeforeMs: now - BACKDATE_MS, notAfterMs: now + this.lifetimeMs });
     return {
-      id: { trustDomain: trustDomain.name, path: this.agentId.path },
+      id: { trustDomain: trustDomain.name, path: id.path },
       certChain: chain.map(({ raw }) => raw),
       expiresAt: Math.floor((chain[0]?.notAfterMs ?? 0) / 1000),
       hint: '',
     };
-  }
-
-  #sign(csr: Buffer): Promise<readonly Certificate[]> {
-    const now = this.#clock.now() + this.aheadMs;
-    return this.#home.chain(this.agentId, csr, { notBeforeMs: now - BACKDATE_MS, notAfterMs: now + this.lifetimeMs });
   }
 }
 
