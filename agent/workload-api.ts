@@ -101,6 +101,8 @@ export class WorkloadApi {
     const { caller, attested } = await this.#attest(context);
     const view = views.open(attested.key, selectorsOf(attested));
     try {
+      // whoever waited may have become somebody else meanwhile
+      let fresh = this.#ready;
       await this.#untilReady(view, signal);
       let last: Buffer | undefined;
       for (;;) {
@@ -109,13 +111,14 @@ export class WorkloadApi {
         this.#refuseEnded();
         const message = make(view, last === undefined);
         if (message && !last?.equals(message)) {
-          if (last) await this.#attestAgain(caller, attested, signal);
+          if (!fresh) await this.#attestAgain(caller, attested, signal);
           // attesting took its time: what is sent is what is true now
           if (view.generation !== seen) continue;
           last = message;
           log.debug('Workload API update', { method: context.method, pid: caller.pid, count: view.identities.length });
           yield new Encoded(message);
         }
+        fresh = false;
         await view.next(seen, signal);
       }
     } finally {
@@ -195,7 +198,9 @@ export class WorkloadApi {
     const { caller, attested } = await this.#attest(context);
     const view = views.open(attested.key, selectorsOf(attested));
     try {
+      const fresh = this.#ready;
       await this.#untilReady(view, context.signal);
+      if (!fresh) await this.#attestAgain(caller, attested, context.signal);
       this.#refuseEnded();
       return await answer(view, caller);
     } finally {
