@@ -523,6 +523,25 @@ describe('an agent that the server no longer knows as it was', () => {
     nothingLeft(one);
   });
 
+  test('that ends while a key is made leaves no key', async () => {
+    const one = await serving();
+    const { keys } = one;
+    const generate = keys.generate.bind(keys);
+    const made = new Promise<void>((resolve) => {
+      keys.generate = async (slot) => {
+        await told(Reason.AGENT_BANNED, one);
+        const key = await generate(slot);
+        resolve();
+        return key;
+      };
+    });
+    await clock.advance(34 * MINUTE_MS);
+    await made;
+    await one.ended;
+    expect(methods()).toEqual(['AttestAgent']);
+    nothingLeft(one);
+  });
+
   test('that may not attest again either ends', async () => {
     server.reattestable = true;
     const one = await serving();
