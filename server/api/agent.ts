@@ -52,7 +52,7 @@ export function createAgentApi(parts: AgentApiParts): Implementation<typeof Agen
       await state.settled(seq);
       return node;
     } catch (error) {
-      throw failure(failed, error);
+      throw failure(notFound(error) ?? failed, error);
     }
   };
 
