@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import Sqlite from 'better-sqlite3';
 import { afterEach, describe, expect, test } from 'vitest';
-import { openSqlite } from '../../../server/store/sqlite.ts';
+import { checkNodeApi, openSqlite } from '../../../server/store/sqlite.ts';
 import type { Store } from '../../../server/store/store.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { entry, storeContract } from '../../contract/store.ts';
@@ -133,4 +133,11 @@ describe('the file', () => {
     await open(path);
     expect(readdirSync(dirname(path)).filter((name) => name.endsWith('.backup'))).toEqual([]);
   });
+});
+
+test('a Node on which SQLite would take the process down is told before it does', () => {
+  for (const napi of ['9', undefined]) {
+    expect(() => checkNodeApi({ node: '22.12.0', napi })).toThrow(/Node 22\.12\.0 .*run the server on Node 22\.14 or newer/);
+  }
+  for (const napi of ['10', '11']) expect(() => checkNodeApi({ node: '22.14.0', napi })).not.toThrow();
 });
