@@ -73,7 +73,7 @@ export class PlayedServer {
     }: { readonly path?: string; readonly life?: { readonly notBeforeMs: number; readonly notAfterMs: number } } = {},
   ): Promise<PlayedServer> {
     const key = generateEcKey();
-    const span = life ?? { notBeforeMs: clock.now() - HOUR_MS, notAfterMs: clock.now() + 24 * HOUR_MS };
+    const span = life ?? { notBeforeMs: clock.now() - HOUR_MS, notAfterMs: clock.now() + 12 * HOUR_MS };
     const svid = X509Svid.of(await home.chain(SpiffeId.of(trustDomain, path), buildCsr({ key }), span), key);
     const server = new PlayedServer(clock, home, svid);
     await server.listen();

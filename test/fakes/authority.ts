@@ -22,7 +22,8 @@ export async function testAuthority(clock: Clock, over: Partial<AuthoritySetting
     testRoot(),
   ]);
   const certificate = Certificate.parse(root.der);
-  const lifetime = { issuedAtMs: clock.now(), notAfterMs: clock.now() + DAY_MS };
+  // as the certificate says it: whole seconds
+  const lifetime = { issuedAtMs: clock.now(), notAfterMs: certificate.notAfterMs };
   const x509: X509Authority = {
     id: root.keyIdentifier,
     key: localSigningKey('x509-CA-A', 'ec-p256', root.key),
