@@ -150,6 +150,12 @@ function build(
         .update({ bundle: x509.authorities })
         .catch((error: unknown) => log.error('Failed to keep the bundle', { path: disk.path, error }));
     },
+    keepIssuers: (issuers) => {
+      const known = disk.data.issuers;
+      if (issuers.length === known.length && issuers.every((one) => known.some((had) => had.equals(one)))) return;
+      log.info('Issuing authorities of the server pinned', { count: issuers.length });
+      disk.update({ issuers }).catch((error: unknown) => log.error('Failed to keep the issuing authorities', { path: disk.path, error }));
+    },
     keyType: agent.workload_x509_svid_key_type,
     x509CacheSize: agent.x509_svid_cache_max_size,
     jwtCacheSize: agent.jwt_svid_cache_max_size,

@@ -1,4 +1,4 @@
-/** What an agent keeps over a restart: its own SVID and the bundle, in SPIRE's file and form. Its key is the key manager's. */
+/** What an agent keeps over a restart: its own SVID, the bundle and by whom the server is issued, in SPIRE's file and form. Its key is the key manager's. */
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -12,9 +12,11 @@ export interface AgentData {
   /** X.509 authorities of the own trust domain; empty: not known. */
   readonly bundle: readonly Certificate[];
   readonly reattestable: boolean;
+  /** The authorities by one of which the server must have been issued; empty: it has not told them. */
+  readonly issuers: readonly Certificate[];
 }
 
-const NOTHING: AgentData = { svid: [], bundle: [], reattestable: false };
+const NOTHING: AgentData = { svid: [], bundle: [], reattestable: false, issuers: [] };
 
 const certificates = z
   .array(z.base64())
@@ -22,7 +24,7 @@ const certificates = z
   .transform((list) => (list ?? []).map((text) => Certificate.parse(Buffer.from(text, 'base64'))));
 
 /** SPIRE keeps more in it; what we do not know is not read. */
-const file = z.object({ svid: certificates, bundle: certificates, reattestable: z.boolean().default(false) });
+const file = z.object({ svid: certificates, bundle: certificates, reattestable: z.boolean().default(false), issuers: certificates });
 
 export class AgentDisk {
   readonly path: string;
@@ -54,9 +56,14 @@ export class AgentDisk {
   update(change: Partial<AgentData>): Promise<void> {
     if (this.#removed) return this.#writing;
     this.#data = { ...this.#data, ...change };
-    const { svid, bundle, reattestable } = this.#data;
+    const { svid, bundle, reattestable, issuers } = this.#data;
     const base64 = (list: readonly Certificate[]) => list.map((certificate) => certificate.raw.toString('base64'));
-    const text = JSON.stringify({ svid: base64(svid), bundle: base64(bundle), reattestable });
+    const text = JSON.stringify({
+      svid: base64(svid),
+      bundle: base64(bundle),
+      reattestable,
+      ...(issuers.length > 0 && { issuers: base64(issuers) }),
+    });
     const written = this.#writing.then(() => writeDurably(this.path, text, 0o600));
     this.#writing = written.catch(() => {});
     return written;

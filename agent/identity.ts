@@ -203,6 +203,8 @@ export class Identity {
     const { attestor, disk, log, trustDomain, onBundle } = this.#options;
     const { slot, key } = await this.#attestationKey();
     const trusted = await this.#trusted();
+    // to bootstrap is to begin anew: nothing is known of the server but what the operator gave
+    if (!this.#options.bundle() && disk.data.issuers.length > 0) await disk.update({ issuers: [] });
     const connection = this.#connect(undefined, trusted);
     try {
       const { chain, reattestable } = await connection.attest(attestor.type, attestor.plugin, buildCsr({ key }), signal);
@@ -325,6 +327,7 @@ export class Identity {
       trustDomain,
       svid,
       bundles: bundles && (() => bundles),
+      issuers: () => this.#options.disk.data.issuers,
       clock,
       log,
       onRefused: (error) => this.#sayRefusal(error),
@@ -336,9 +339,13 @@ export class Identity {
     const words = error instanceof Error ? error.message : String(error);
     if (words === this.#lastRefusal) return;
     this.#lastRefusal = words;
-    const dated = error instanceof SpiffeError && /NOT_YET_VALID|EXPIRED/.test(error.reason ?? '');
+    const reason = error instanceof SpiffeError ? (error.reason ?? '') : '';
     this.#options.log.error(
-      dated ? "The server's certificate is not valid at this machine's time: compare the clocks of both" : 'Failed to verify the server',
+      /NOT_YET_VALID|EXPIRED/.test(reason)
+        ? "The server's certificate is not valid at this machine's time: compare the clocks of both"
+        : reason === 'X509_NOT_THROUGH'
+          ? "The server's certificate was issued by none of the authorities that the server told of before: another CA below the same root pretends to be the server, or the server's authority was replaced while this agent was away; only in the second case stop the agent, remove its data_dir and start it to bootstrap anew"
+          : 'Failed to verify the server',
       { address: `${this.#options.server.address}:${this.#options.server.port}`, error },
     );
   }

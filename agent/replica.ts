@@ -2,6 +2,7 @@
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { type Bundle, BundleSet } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Change, EntryCache, Registration } from './cache.ts';
 import type { Replica } from './sync.ts';
@@ -14,6 +15,7 @@ export interface LocalReplicaOptions {
   readonly onBundles: () => void;
   /** The own bundle has other X.509 authorities: it is to be kept over a restart. */
   readonly onOwn: (own: Bundle) => void;
+  readonly onIssuers: (issuers: readonly Certificate[]) => void;
   readonly onSynced: () => void;
 }
 
@@ -82,6 +84,10 @@ export class LocalReplica implements Replica {
     this.#bundles = after;
     if (!known?.x509.equals(own.x509)) onOwn(own);
     onBundles();
+  }
+
+  applyIssuers(issuers: readonly Certificate[]): void {
+    this.#options.onIssuers(issuers);
   }
 
   federatesWith(): readonly TrustDomain[] {

@@ -18,6 +18,7 @@ import { Certificate } from '../spiffe/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { openChannel, rpcStatusOf, tlsCredentials } from '../spiffe/grpc.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { sameAuthority } from '../spiffe/path.ts';
 import { connectTls, insecureConnectTls } from '../spiffe/tls.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import type { Registration } from './cache.ts';
@@ -33,6 +34,8 @@ export interface ServerConnectionOptions {
   readonly svid: X509Svid | undefined;
   /** By which the server is judged; undefined (`insecure_bootstrap`): whoever says to be the server is believed, once. */
   readonly bundles: (() => X509BundleSource) | undefined;
+  /** Told on an earlier connection: the server's own certificate must have been issued by one of them. Empty: not told yet. */
+  readonly issuers: () => readonly Certificate[];
   readonly clock: Clock;
   readonly log: Log;
   /** Told why each handshake failed: gRPC only says that there is no connection. */
@@ -44,7 +47,8 @@ export type PushStep =
   | { readonly kind: 'same' }
   | { readonly kind: 'versions'; readonly versions: readonly { readonly id: string; readonly version: Buffer }[]; readonly more: boolean }
   | { readonly kind: 'changes'; readonly upserts: readonly Registration[]; readonly removed: readonly string[] }
-  | { readonly kind: 'bundles'; readonly bundles: readonly Bundle[]; readonly removed: readonly string[]; readonly complete: boolean };
+  | { readonly kind: 'bundles'; readonly bundles: readonly Bundle[]; readonly removed: readonly string[]; readonly complete: boolean }
+  | { readonly kind: 'issuers'; readonly issuers: readonly Certificate[] };
 
 export interface PushStream {
   readonly steps: AsyncIterable<PushStep>;
@@ -81,6 +85,8 @@ const ENTRY_MASK: EntryMask = {
 export class ServerConnection {
   readonly #options: ServerConnectionOptions;
   readonly #channel;
+  /** Of the newest verified connection. */
+  #serverChain: readonly Certificate[] = [];
 
   constructor(options: ServerConnectionOptions) {
     this.#options = options;
@@ -94,7 +100,12 @@ export class ServerConnection {
           bundles: bundles(),
           clock,
           alpn: ['h2'],
-          authorize: ({ id }) => {
+          path: () => {
+            const through = options.issuers();
+            return through.length > 0 ? { through } : {};
+          },
+          authorize: ({ id, chain }) => {
+            this.#serverChain = chain;
             if (!id.equals(expected))
               throw fail(
                 'SVID_UNTRUSTED',
@@ -284,6 +295,9 @@ export class ServerConnection {
           yield { kind: 'bundles', bundles: bundles.map(readBundle), removed: removedTrustDomains, complete };
           break;
         }
+        case 'issuers':
+          yield { kind: 'issuers', issuers: this.#readIssuers(step.issuers.certificates) };
+          break;
         case undefined:
           // a later server may say more: what we do not know changes nothing that we have
           break;
@@ -293,6 +307,14 @@ export class ServerConnection {
 
   close(): void {
     this.#channel.close();
+  }
+
+  /** A set that would lock out the very server that sent it is a mistake, and not kept. */
+  #readIssuers(ders: readonly Buffer[]): readonly Certificate[] {
+    const issuers = ders.map((der) => Certificate.parse(der));
+    if (!this.#serverChain.slice(1).some((one) => issuers.some((issuer) => sameAuthority(issuer, one))))
+      throw fail('UNAVAILABLE', 'the server named issuing authorities of which none issued its own certificate');
+    return issuers;
   }
 
   /** A malformed entry is left out, and said: the others must not go stale with it. */

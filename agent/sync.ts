@@ -2,6 +2,7 @@
 import { fail, isCoded } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { Bundle } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Latest } from '../spiffe/latest.ts';
@@ -17,6 +18,8 @@ export interface Replica {
   apply(upserts: readonly Registration[], removed: readonly string[]): void;
   /** `complete`: others than these are to go. */
   applyBundles(bundles: readonly Bundle[], removed: readonly string[], complete: boolean): void;
+  /** From now on the server must have been issued by one of these. */
+  applyIssuers(issuers: readonly Certificate[]): void;
   /** Trust domains that the entries federate with. */
   federatesWith(): readonly TrustDomain[];
   /** Everything is as the server has it. */
@@ -136,6 +139,9 @@ async function follow({ replica }: SyncOptions, connection: ServerConnection, su
       case 'bundles':
         replica.applyBundles(step.bundles, step.removed, step.complete);
         bundles ||= step.complete;
+        break;
+      case 'issuers':
+        replica.applyIssuers(step.issuers);
         break;
     }
     if (!synced && missing?.size === 0 && bundles) {

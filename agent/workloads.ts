@@ -3,6 +3,7 @@ import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
 import type { Bundle } from '../spiffe/bundle.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { CallerAttestor } from './attest.ts';
@@ -20,6 +21,8 @@ export interface WorkloadsOptions {
   readonly signJwt: JwtCacheOptions['sign'];
   /** The own bundle has other X.509 authorities. */
   readonly keepOwn: (own: Bundle) => void;
+  /** The server told by whom it is issued. */
+  readonly keepIssuers: (issuers: readonly Certificate[]) => void;
   readonly keyType: WorkloadKeyType;
   readonly x509CacheSize: number;
   readonly jwtCacheSize: number;
@@ -105,6 +108,7 @@ export function createWorkloads(options: WorkloadsOptions): Workloads {
     },
     onBundles: () => views.changedAll(),
     onOwn: options.keepOwn,
+    onIssuers: options.keepIssuers,
     onSynced: () => {
       lastSyncMs = clock.now();
       api.ready();

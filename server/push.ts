@@ -5,6 +5,7 @@
 import type { Entry } from '../core/entry.ts';
 import { digestOf, versionOf } from '../core/entry-version.ts';
 import { fail } from '../core/errors.ts';
+import type { Certificate } from '../spiffe/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { sameContent } from './bundles.ts';
 import type { State, Touched } from './state.ts';
@@ -20,10 +21,14 @@ export type Step =
       readonly bundles: readonly StoredBundle[];
       readonly removed: readonly string[];
       readonly complete: boolean;
-    };
+    }
+  /** The whole set, in place of the one before. */
+  | { readonly kind: 'issuers'; readonly issuers: readonly Certificate[] };
 
 export interface PushParts {
   readonly state: Pick<State, 'authorized' | 'bundle' | 'onApplied'>;
+  /** The issuing authorities of the trust domain, by which agents tell its servers; call `issuersChanged` when it has others. */
+  readonly issuers: { readonly value: readonly Certificate[] };
   readonly trustDomain: TrustDomain;
   /** Changes that a stream may be behind before it is cut. Default 1024. */
   readonly maxBehind?: number;
@@ -53,6 +58,7 @@ export interface Push {
   /** Who opens it closes it. */
   follow(agentId: string, options: FollowOptions): Follower;
   readonly followers: number;
+  issuersChanged(): void;
   close(): void;
 }
 
@@ -93,6 +99,9 @@ export function createPush(parts: PushParts): Push {
       count++;
       return stream;
     },
+    issuersChanged() {
+      for (const streams of byAgent.values()) for (const stream of streams) stream.touchIssuers();
+    },
     close() {
       stop();
       for (const streams of [...byAgent.values()])
@@ -123,6 +132,7 @@ class Stream implements Follower {
   /** How many of `#sent` federate with each trust domain. */
   readonly #federated = new Map<string, number>();
   readonly #sentBundles = new Map<string, StoredBundle>();
+  #issuersTouched = false;
   #entriesTouched = false;
   #bundlesTouched = false;
   #wanted: readonly string[] | undefined;
@@ -211,6 +221,11 @@ class Stream implements Follower {
     this.#fallBehind();
   }
 
+  touchIssuers(): void {
+    this.#issuersTouched = true;
+    this.#fallBehind();
+  }
+
   checkStanding(): void {
     try {
       this.#options.checkStanding();
@@ -255,12 +270,20 @@ class Stream implements Follower {
       if (bundle) this.#sentBundles.set(name, bundle);
     }
     yield { kind: 'bundles', bundles: [...this.#sentBundles.values()], removed: [], complete: true };
+    yield* this.#issuerNews();
+  }
+
+  *#issuerNews(): Generator<Step, void, void> {
+    this.#issuersTouched = false;
+    const { value } = this.#parts.issuers;
+    if (value.length > 0) yield { kind: 'issuers', issuers: value };
   }
 
   /** Whatever there is to say now. Each part looks at the newest state at the time when the one before it was taken. */
   *#work(): Generator<Step, void, void> {
-    while (this.#greeted && !this.#closed && (this.#entriesTouched || this.#bundlesTouched || this.#wanted)) {
-      if (this.#entriesTouched || this.#bundlesTouched) yield* this.#news();
+    while (this.#greeted && !this.#closed && (this.#issuersTouched || this.#entriesTouched || this.#bundlesTouched || this.#wanted)) {
+      if (this.#issuersTouched) yield* this.#issuerNews();
+      else if (this.#entriesTouched || this.#bundlesTouched) yield* this.#news();
       else {
         const wanted = this.#wanted ?? [];
         this.#wanted = undefined;

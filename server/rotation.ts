@@ -14,7 +14,7 @@ import { Certificate } from '../spiffe/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { Latest } from '../spiffe/latest.ts';
-import { verifyCertificatePath } from '../spiffe/path.ts';
+import { isSelfSigned, sameAuthority, verifyCertificatePath } from '../spiffe/path.ts';
 import type { JwtAuthority, X509Authority } from './authority.ts';
 import { emptyBundle } from './bundles.ts';
 import type { JournalRecord, Store } from './store/store.ts';
@@ -46,6 +46,8 @@ export interface RotationSettings {
   readonly jwtKeyType: KeyType;
   readonly caSubject: SubjectParts;
   readonly disableJwtSvids: boolean;
+  /** What our bundle holds: the roots of the external PKI, or the intermediate below them that only signs for us. */
+  readonly bundleAnchor: 'root' | 'intermediate';
 }
 
 export interface RotationParts {
@@ -74,6 +76,9 @@ export class Rotation {
   readonly #x509: Slots<X509Authority> = { active: undefined, prepared: undefined };
   readonly #jwt: Slots<JwtAuthority> = { active: undefined, prepared: undefined };
   #journal: readonly JournalRecord[] = [];
+  #issuers: readonly Certificate[] = [];
+  /** The upstream's certificates that sign for nobody else. */
+  #ownIssuers: readonly Certificate[] = [];
   #failures = 0;
   #roots = new Set<string>();
   /** What the upstream told and we could not take over yet; each tick tries again. */
@@ -84,6 +89,8 @@ export class Rotation {
   #turn: Promise<unknown> = Promise.resolve();
   /** Changes whenever another X.509 authority signs: the server's own SVID is made anew then. */
   readonly activeX509 = new Latest<X509Authority | undefined>(undefined);
+  /** By which agents are to tell this trust domain's servers from others below the same root; each is told before it is used. */
+  readonly announced = new Latest<readonly Certificate[]>([]);
 
   constructor(settings: RotationSettings, parts: RotationParts) {
     this.#settings = settings;
@@ -105,15 +112,37 @@ export class Rotation {
 
   /** Every certificate of this trust domain's journal that may have issued something still alive: our own, told from a sibling's under the same root. */
   issuers(): readonly Certificate[] {
-    return this.#journal
+    return this.#issuers;
+  }
+
+  #keep(journal: readonly JournalRecord[]): void {
+    this.#journal = journal;
+    this.#issuers = journal
       .filter((record) => record.kind === 'x509')
       .flatMap((record) => record.chainDer.slice(0, 1).map((der) => Certificate.parse(der)));
+    this.#announce();
+  }
+
+  #announce(): void {
+    const now = this.#parts.clock.now();
+    const all = new Map([...this.#ownIssuers, ...this.#issuers].map((one) => [one.sha256, one]));
+    const alive = [...all.values()].filter((one) => one.notAfterMs > now);
+    const told = this.announced.value;
+    if (alive.length === told.length && alive.every((one) => told.some((known) => known.equals(one)))) return;
+    this.announced.set(alive);
   }
 
   /** Goes on with the authorities of before, or makes the first ones. When it resolves, something can be signed. */
   async start(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#parts;
-    this.#journal = await this.#parts.store.journals.load();
+    this.#keep(await this.#parts.store.journals.load());
+    const { upstream } = this.#parts;
+    if (upstream.mode === 'ca-below' && upstream.ownIssuers) {
+      for await (const ders of upstream.ownIssuers(signal)) {
+        this.#learnOwnIssuers(ders);
+        break;
+      }
+    }
     const bundle = await this.#parts.store.bundles.get(this.#settings.trustDomain.name);
     const rootsDer = bundle?.x509Authorities.map(({ der }) => der) ?? [];
     for (const record of this.#journal.filter(({ notAfterMs, status }) => notAfterMs > clock.now() && status !== 'old'))
@@ -123,9 +152,10 @@ export class Rotation {
         authority_id: this.#x509.active.authority.id,
         expires_at: new Date(this.#x509.active.authority.notAfterMs),
       });
-    if (this.#parts.upstream.mode === 'direct') {
-      for await (const first of this.#parts.upstream.authorities(signal)) {
-        await this.#prepareDirect(first);
+    if (upstream.mode === 'direct') {
+      for await (const first of upstream.authorities(signal)) {
+        this.#sayReplaced(first);
+        await this.#prepareDirect(this.#anchored(first));
         await this.#activateX509();
         break;
       }
@@ -147,6 +177,9 @@ export class Rotation {
       signal,
       (stop) => this.#tick(stop),
       (stop) => this.#followUpstream(stop),
+      ...(this.#parts.upstream.mode === 'ca-below' && this.#parts.upstream.ownIssuers
+        ? [(stop: AbortSignal) => this.#followOwnIssuers(stop)]
+        : []),
       (stop) => this.#prune(stop),
     );
   }
@@ -221,13 +254,21 @@ export class Rotation {
     }
   }
 
+  /** With `bundle_anchor = "intermediate"` the path ends at the external PKI's certificate that issued ours, or that we sign with; a root stays what it is. */
+  #anchored<T extends X509CaChain>(given: T): T {
+    if (this.#settings.bundleAnchor !== 'intermediate') return given;
+    const at = this.#parts.upstream.mode === 'direct' ? 0 : 1;
+    const anchor = given.chainDer[at];
+    return anchor ? { ...given, chainDer: given.chainDer.slice(0, Math.max(at, 1)), rootsDer: [anchor] } : given;
+  }
+
   async #prepareX509(signal: AbortSignal): Promise<void> {
     const { keys, upstream, clock, log } = this.#parts;
     if (upstream.mode !== 'ca-below') throw fail('INTERNAL', 'no CA of ours with an upstream that signs directly');
     const slot = otherThan(this.#x509.active?.slot);
     const key = await keys.generate(`x509-CA-${slot}`, this.#settings.caKeyType);
     const csr = await buildCaCsr({ key, trustDomain: this.#settings.trustDomain, subject: this.#settings.caSubject });
-    const minted = await upstream.mintX509Ca(csr, this.#settings.caTtlMs, signal);
+    const minted = this.#anchored(await upstream.mintX509Ca(csr, this.#settings.caTtlMs, signal));
     const authority = x509AuthorityOf(key, minted, clock.now(), clock.now());
     await this.#publishRoots(minted.rootsDer);
     await this.#record('x509', slot, 'prepared', authority, minted.chainDer, authority.rootsSha256);
@@ -252,8 +293,9 @@ export class Rotation {
     const { clock, log } = this.#parts;
     const { active } = this.#x509;
     const authority = x509AuthorityOf(given.key, given, clock.now(), clock.now());
+    const isNew = !this.#issuers.some((known) => sameAuthority(known, authority.certificate));
     const grew = await this.#publishRoots(given.rootsDer);
-    this.#activateFrom = grew ? clock.monotonic() + TICK_MS : 0;
+    this.#activateFrom = grew || isNew ? clock.monotonic() + TICK_MS : 0;
     const slot = active?.authority.id === authority.id ? active.slot : otherThan(active?.slot);
     await this.#keepSuperseded(authority);
     await this.#record('x509', slot, 'prepared', authority, given.chainDer, authority.rootsSha256);
@@ -261,7 +303,17 @@ export class Rotation {
     log.info('X509 CA prepared', { authority_id: authority.id, expires_at: new Date(authority.notAfterMs) });
   }
 
-  /** Prepares what the upstream offered, and activates it at once, or after one tick when those who verify must hear of new roots first. */
+  /** Agents that are not connected now, or were not while it happened, know only the authority of before. */
+  #sayReplaced({ chainDer: [der] }: DirectAuthority): void {
+    const before = this.#journal.find((record) => record.kind === 'x509' && record.status === 'active')?.chainDer[0];
+    if (!der || !before || sameAuthority(Certificate.parse(der), Certificate.parse(before))) return;
+    this.#parts.log.warn(
+      'The issuing authority was replaced while the server was stopped: agents that only know the one before will not accept this server until they bootstrap anew',
+      { subject: Certificate.parse(der).subjectText },
+    );
+  }
+
+  /** Prepares what the upstream offered, and activates it at once, or after one tick when those who verify must hear of a new root or issuer first. */
   async #takeOver(): Promise<void> {
     const { clock } = this.#parts;
     const x509 = this.#x509;
@@ -321,7 +373,7 @@ export class Rotation {
 
   async #save(record: JournalRecord): Promise<void> {
     await this.#parts.store.journals.save(record);
-    this.#journal = [...this.#journal.filter((one) => one.kind !== record.kind || one.authorityId !== record.authorityId), record];
+    this.#keep([...this.#journal.filter((one) => one.kind !== record.kind || one.authorityId !== record.authorityId), record]);
   }
 
   /** Every one that was active, but this one: it is about to be. */
@@ -348,7 +400,8 @@ export class Rotation {
   async #followUpstream(signal: AbortSignal): Promise<void> {
     const { upstream, log } = this.#parts;
     if (upstream.mode === 'direct') {
-      for await (const authority of upstream.authorities(signal)) {
+      for await (const told of upstream.authorities(signal)) {
+        const authority = this.#anchored(told);
         const now = this.#x509.active;
         if (now && sameDers(now.chainDer, authority.chainDer) && now.authority.rootsSha256.join() === hashes(authority).join()) continue;
         this.#offered = authority;
@@ -358,6 +411,8 @@ export class Rotation {
       }
     } else {
       for await (const roots of upstream.roots(signal)) {
+        // of an intermediate that is the anchor itself we hear when it signs a CA
+        if (this.#settings.bundleAnchor === 'intermediate') continue;
         this.#offeredRoots = roots;
         await this.#alone(async () => {
           await this.#publishRoots(roots);
@@ -365,6 +420,17 @@ export class Rotation {
         }).catch((error: unknown) => log.error('Failed to publish the upstream roots', { error }));
       }
     }
+  }
+
+  async #followOwnIssuers(signal: AbortSignal): Promise<void> {
+    const { upstream } = this.#parts;
+    if (upstream.mode !== 'ca-below') return;
+    for await (const ders of upstream.ownIssuers?.(signal) ?? []) this.#learnOwnIssuers(ders);
+  }
+
+  #learnOwnIssuers(ders: readonly Buffer[]): void {
+    this.#ownIssuers = ders.map((der) => Certificate.parse(der));
+    this.#announce();
   }
 
   async #prune(signal: AbortSignal): Promise<void> {
@@ -386,7 +452,7 @@ export class Rotation {
       return fewer && x509Authorities.length > 0 ? { ...bundle, jwtAuthorities, x509Authorities } : undefined;
     });
     await store.journals.prune(clock.now() - 14 * DAY_MS);
-    this.#journal = this.#journal.filter((record) => record.notAfterMs > clock.now() - 14 * DAY_MS);
+    this.#keep(this.#journal.filter((record) => record.notAfterMs > clock.now() - 14 * DAY_MS));
   }
 
   /** A root stays while it is the upstream's, or while something issued below it may live. One that we know nothing of stays until it expires. */
@@ -417,7 +483,11 @@ function x509AuthorityOf(key: SigningKey, given: X509CaChain, issuedAtMs: number
   if (!certificate.spkiDer.equals(key.spkiDer)) throw fail('INTERNAL', 'the upstream authority certified another key than ours');
   // of two roots that both fit, the one that lasts
   const roots = given.rootsDer.map((der) => Certificate.parse(der)).sort((a, b) => b.notAfterMs - a.notAfterMs);
-  const path = verifyCertificatePath(certificate, above, roots, { nowMs }).filter((one, i) => i === 0 || !one.equals(certificate));
+  const isAnchor = roots.some((root) => root.equals(certificate)) && !isSelfSigned(certificate);
+  if (isAnchor && !certificate.isWithinValidity(nowMs)) throw fail('SVID_EXPIRED', `${certificate} is not valid now`);
+  const path = isAnchor
+    ? [certificate]
+    : verifyCertificatePath(certificate, above, roots, { nowMs }).filter((one, i) => i === 0 || !one.equals(certificate));
   const casBelow = Math.min(...path.map((one, i) => (one.pathLen ?? Number.POSITIVE_INFINITY) - i));
   const rootsSha256 = hashes(given);
   return {

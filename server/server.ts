@@ -102,7 +102,7 @@ async function serve(settings: ServerSettings, parts: ProgramParts, store: Store
       clock,
     );
     const own = await OwnSvid.create({ authority, activeX509: rotation.activeX509, clock, log });
-    const push = createPush({ state: memory, trustDomain });
+    const push = createPush({ state: memory, issuers: rotation.announced, trustDomain });
     const { shared, gate, callers } = rooms(settings, parts, { store, memory, authority, push, attestors, metrics });
     countThings(metrics, memory, push, clock);
 
@@ -144,6 +144,9 @@ async function serve(settings: ServerSettings, parts: ProgramParts, store: Store
       (stop) => memory.run(stop),
       (stop) => rotation.run(stop),
       (stop) => own.run(stop),
+      async (stop) => {
+        for await (const _ of rotation.announced.changes(stop)) push.issuersChanged();
+      },
       async (stop) => {
         for await (const svid of own.latest.changes(stop)) {
           tls.rotate(svid);
@@ -259,6 +262,7 @@ async function startRotation(
       jwtKeyType: server.jwt_key_type ?? server.ca_key_type,
       caSubject: caSubject(server),
       disableJwtSvids: server.disable_jwt_svids,
+      bundleAnchor: server.bundle_anchor,
     },
     { store, keys, upstream, clock: host.clock, log: host.log },
   );

@@ -46,6 +46,8 @@ const server = z.strictObject({
       common_name: z.string().default(''),
     })
     .optional(),
+  /** Ours. What the trust domain's bundle holds: the root of the external PKI, or the intermediate below it that this server signs with. */
+  bundle_anchor: oneOf('root', 'intermediate').default('root'),
   jwt_issuer: text.optional(),
   disable_jwt_svids: z.boolean().default(false),
   audit_log_enabled: z.boolean().default(false),

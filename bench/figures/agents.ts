@@ -42,6 +42,7 @@ export async function simulate({ house, count }: { readonly house: House; readon
       trustDomain,
       svid,
       bundles: () => bundle,
+      issuers: () => [],
       clock: systemClock,
       log: silent,
       onRefused: () => {},
@@ -79,6 +80,7 @@ export async function simulate({ house, count }: { readonly house: House; readon
                   cache.apply(upserts, removed);
                 },
                 applyBundles: () => {},
+                applyIssuers: () => {},
                 federatesWith: () => [],
                 synced: () => inStep.set(id, performance.now()),
               },

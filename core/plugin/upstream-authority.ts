@@ -21,6 +21,11 @@ export interface CaBelow {
   readonly mode: 'ca-below';
   /** The CSR's only URI SAN is `spiffe://<trust domain>`. Throws UNAVAILABLE (try again) or FAILED_PRECONDITION (a person must act). */
   mintX509Ca(csrDer: Buffer, preferredTtlMs: number, signal: AbortSignal): Promise<X509CaChain>;
+  /**
+   * The certificates, DER, whose keys only this server holds and which sign its CAs: what is issued below them is this trust domain's. Now, then whenever they
+   * change; the first at once. Left out: the external PKI signs for others with them too. Ends by throwing the signal's reason.
+   */
+  ownIssuers?(signal: AbortSignal): AsyncIterable<readonly Buffer[]>;
   /** The roots now, then whenever they change. Ends by throwing the signal's reason. */
   roots(signal: AbortSignal): AsyncIterable<readonly Buffer[]>;
 }

@@ -88,6 +88,8 @@ function messageOf(step: Step): FollowResponse {
           },
         },
       };
+    case 'issuers':
+      return { step: { $case: 'issuers', issuers: { certificates: step.issuers.map(({ raw }) => raw) } } };
   }
 }
 

@@ -23,7 +23,7 @@ const path = () => join(dir, 'agent-data.json');
 const names = (list: readonly Certificate[]) => list.map(({ sha256 }) => sha256);
 
 test('without a file there is nothing, and opening makes none', async () => {
-  expect((await AgentDisk.open(dir)).data).toEqual({ svid: [], bundle: [], reattestable: false });
+  expect((await AgentDisk.open(dir)).data).toEqual({ svid: [], bundle: [], reattestable: false, issuers: [] });
   expect(readdirSync(dir)).toEqual([]);
 });
 
@@ -83,13 +83,21 @@ describe('the file is SPIRE’s', () => {
 
   test('its lists may be null', async () => {
     writeFileSync(path(), JSON.stringify({ svid: null, bundle: null }));
-    expect((await AgentDisk.open(dir)).data).toEqual({ svid: [], bundle: [], reattestable: false });
+    expect((await AgentDisk.open(dir)).data).toEqual({ svid: [], bundle: [], reattestable: false, issuers: [] });
   });
 
   test('ours has its names', async () => {
     await (await AgentDisk.open(dir)).update({ svid: [leaf], bundle: [root], reattestable: true });
     const { bootstrap_state: _, ...known } = spire();
     expect(JSON.parse(readFileSync(path(), 'utf8'))).toEqual(known);
+  });
+
+  test('by whom the server is issued stands beside them, and is there after a restart', async () => {
+    const disk = await AgentDisk.open(dir);
+    await disk.update({ svid: [leaf], issuers: [root] });
+    expect((await AgentDisk.open(dir)).data.issuers.map(({ sha256 }) => sha256)).toEqual([root.sha256]);
+    await disk.update({ issuers: [] });
+    expect((await AgentDisk.open(dir)).data.issuers).toEqual([]);
   });
 });
 

@@ -582,3 +582,80 @@ describe('an agent that the server no longer knows as it was', () => {
     expect(one.identity.ended).toBeDefined();
   });
 });
+
+describe('once the server has told by whom it is issued', () => {
+  let ours: Realm;
+  let sibling: Realm;
+  beforeEach(async () => {
+    await server.stop();
+    [ours, sibling] = await Promise.all([home.below('Ours'), home.below('Sibling')]);
+    server = await PlayedServer.start(ours, clock);
+  });
+  /** What the connection of now says to a call, against whoever plays the server. */
+  const called = (one: Process) =>
+    one.identity.connections.value.postStatus('1', never).then(
+      () => 'answered',
+      () => 'refused',
+    );
+  const pinned = async (options: ProcessOptions = {}) => {
+    const one = await agent(options);
+    await one.identity.start(never);
+    await one.disk.update({ issuers: [ours.issuer] });
+    return one;
+  };
+  const restartedAt = (at: PlayedServer, options: ProcessOptions = {}) => agent({ at, ...options });
+
+  test('another CA below the same root may not be the server; before it was told, it may', async () => {
+    const other = await PlayedServer.start(sibling, clock);
+    try {
+      const first = await agent();
+      await first.identity.start(never);
+      const unpinned = await restartedAt(other);
+      await unpinned.identity.start(never);
+      expect(await called(unpinned)).toBe('answered');
+
+      await pinned();
+      const again = await restartedAt(other);
+      await again.identity.start(never);
+      expect(await called(again)).toBe('refused');
+      expect(log.errors).toBe(1);
+      const home = await restartedAt(server);
+      await home.identity.start(never);
+      expect(await called(home)).toBe('answered');
+    } finally {
+      await other.stop();
+    }
+  });
+
+  test('nor attest it anew when its own SVID has ended', async () => {
+    await pinned();
+    clock.jump(2 * 3_600_000);
+    const other = await PlayedServer.start(sibling, clock);
+    try {
+      const { identity } = await restartedAt(other);
+      const failed = expect(identity.start(never)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+      await passUntilSettled(failed);
+      await failed;
+      expect(other.heard).toEqual([]);
+    } finally {
+      await other.stop();
+    }
+    const { identity } = await restartedAt(server);
+    await identity.start(never);
+    expect(String(identity.svid.id)).toBe(String(AGENT));
+  });
+
+  test('to bootstrap anew forgets it', async () => {
+    const one = await pinned();
+    await one.disk.remove();
+    const other = await PlayedServer.start(sibling, clock);
+    try {
+      const again = await restartedAt(other);
+      await again.identity.start(never);
+      expect(await called(again)).toBe('answered');
+      expect(again.disk.data.issuers).toEqual([]);
+    } finally {
+      await other.stop();
+    }
+  });
+});

@@ -20,7 +20,7 @@ import { systemClock } from '../../spiffe/clock.ts';
 import { type Calls, openChannel } from '../../spiffe/grpc.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { signJwtSvid } from '../../spiffe/jwt-svid.ts';
-import { testRoot } from '../fakes/ca.ts';
+import { type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 
 export const trustDomain = TrustDomain.parse('example.org');
 
@@ -48,6 +48,9 @@ export function registration(id: string, path: string, { selectors = ['test:a'],
 /** A trust domain that can sign. */
 export interface Realm {
   readonly bundle: Bundle;
+  readonly issuer: Certificate;
+  /** Another CA below this one's root, with the same bundle: what it signs carries its certificate. */
+  below(name: string): Promise<Realm>;
   /** Default: from ten seconds ago for an hour. */
   chain(
     spiffeId: SpiffeId,
@@ -60,27 +63,40 @@ export interface Realm {
 const HOUR_MS = 3_600_000;
 
 export async function realm(name: string, nowMs = systemClock.now()): Promise<Realm> {
-  const of = TrustDomain.parse(name);
-  const root = await testRoot({ uris: [`spiffe://${name}`], notBeforeMs: nowMs - HOUR_MS, notAfterMs: nowMs + 24 * HOUR_MS });
-  const certificate = Certificate.parse(root.der);
-  const key = localSigningKey('x509-CA-A', 'ec-p256', root.key);
+  const life = { notBeforeMs: nowMs - HOUR_MS, notAfterMs: nowMs + 24 * HOUR_MS };
+  const root = await testRoot({ uris: [`spiffe://${name}`], ...life });
   const jwt = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  return {
-    bundle: new Bundle(of, { x509Authorities: [certificate], jwtAuthorities: [jwtAuthority(`${name}-1`, jwt.publicKey)] }),
-    async chain(spiffeId, csr, life = { notBeforeMs: nowMs - 10_000, notAfterMs: nowMs + HOUR_MS }) {
-      const { spkiDer } = parseCsr(csr);
-      const issued = await issueX509Svid({ issuer: { certificate, key }, spkiDer, spiffeId, ...life });
-      return [issued.certificate];
-    },
-    async jwt(spiffeId, audience, claims = {}) {
-      const template = {
-        alg: 'ES256',
-        kid: `${name}-1`,
-        claims: { sub: String(spiffeId), aud: audience, exp: Math.floor(nowMs / 1000) + 300, ...claims },
-      } as const;
-      return (await signJwtSvid(template, async (data) => sign('sha256', data, { key: jwt.privateKey, dsaEncoding: 'ieee-p1363' }))).token;
-    },
+  const bundle = new Bundle(TrustDomain.parse(name), {
+    x509Authorities: [Certificate.parse(root.der)],
+    jwtAuthorities: [jwtAuthority(`${name}-1`, jwt.publicKey)],
+  });
+  const signing = (ca: TestCertificate, above: readonly Certificate[]): Realm => {
+    const issuer = Certificate.parse(ca.der);
+    const key = localSigningKey('x509-CA-A', 'ec-p256', ca.key);
+    return {
+      bundle,
+      issuer,
+      async below(subject) {
+        const other = await testCertificate({ ca: true, uris: [`spiffe://${name}`], subject: `CN=${subject}`, issuer: root, ...life });
+        return signing(other, [Certificate.parse(other.der)]);
+      },
+      async chain(spiffeId, csr, span = { notBeforeMs: nowMs - 10_000, notAfterMs: nowMs + HOUR_MS }) {
+        const { spkiDer } = parseCsr(csr);
+        const issued = await issueX509Svid({ issuer: { certificate: issuer, key }, spkiDer, spiffeId, ...span });
+        return [issued.certificate, ...above];
+      },
+      async jwt(spiffeId, audience, claims = {}) {
+        const template = {
+          alg: 'ES256',
+          kid: `${name}-1`,
+          claims: { sub: String(spiffeId), aud: audience, exp: Math.floor(nowMs / 1000) + 300, ...claims },
+        } as const;
+        return (await signJwtSvid(template, async (data) => sign('sha256', data, { key: jwt.privateKey, dsaEncoding: 'ieee-p1363' })))
+          .token;
+      },
+    };
   };
+  return signing(root, []);
 }
 
 export interface Rig {
@@ -132,6 +148,7 @@ export async function createRig(options: Partial<WorkloadsOptions> = {}): Promis
       return { token: await home.jwt(entryOf(entryId).spiffeId, audience), issuedAtMs, expiresAtMs: issuedAtMs + 300_000 };
     },
     keepOwn: () => {},
+    keepIssuers: () => {},
     keyType: 'ec-p256',
     x509CacheSize: 1000,
     jwtCacheSize: 1000,

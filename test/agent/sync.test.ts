@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, describe } from 'vitest';
 import { EntryCache } from '../../agent/cache.ts';
 import { LocalReplica } from '../../agent/replica.ts';
 import { ServerConnection } from '../../agent/server-client.ts';
@@ -17,6 +17,7 @@ import { EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry
 import { Bundle as WireBundle } from '../../proto/gen/spire/api/types/bundle.ts';
 import { Entry as WireEntry } from '../../proto/gen/spire/api/types/entry.ts';
 import { type FollowResponse, PushDefinition } from '../../proto/gen/warifu/api/server/push/v1/push.ts';
+import type { Certificate } from '../../spiffe/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
@@ -30,6 +31,8 @@ let tls: TlsServer;
 let connection: ServerConnection;
 let cache: EntryCache;
 let replica: LocalReplica;
+/** By whom the server said that it is issued. */
+let told: (readonly Certificate[])[];
 /** Resolved anew at each sync. */
 let synced: Latest<number>;
 let stop: AbortController;
@@ -59,6 +62,7 @@ async function start(services: readonly Service[], serverPath = '/spire/server',
     trustDomain,
     svid: undefined,
     bundles: () => home.bundle,
+    issuers: () => [],
     clock: systemClock,
     log,
     onRefused: () => {},
@@ -83,6 +87,7 @@ beforeEach(async () => {
   synced = new Latest(0);
   stop = new AbortController();
   const nothing = () => {};
+  told = [];
   replica = new LocalReplica({
     trustDomain,
     cache,
@@ -90,6 +95,7 @@ beforeEach(async () => {
     onEntries: nothing,
     onBundles: nothing,
     onOwn: nothing,
+    onIssuers: (issuers) => told.push(issuers),
     onSynced: () => synced.set(synced.value + 1),
   });
 });
@@ -187,6 +193,31 @@ test('a bundle of our own trust domain without an authority is not taken', async
   await start([service(PushDefinition, push)]);
   await until(() => synced.value === -1);
   expect(replica.own?.x509.isEmpty).toBe(false);
+});
+
+describe('the authorities that the server names as its own', () => {
+  const naming = (...issuers: readonly Certificate[]): Implementation<typeof PushDefinition> => ({
+    async *follow(_, { signal }) {
+      yield { step: { $case: 'issuers', issuers: { certificates: issuers.map(({ raw }) => raw) } } };
+      yield { step: { $case: 'same', same: {} } };
+      yield { step: { ...bundles, bundles: { ...bundles.bundles, bundles: [ownBundle()] } } };
+      await gone(signal);
+    },
+  });
+
+  test('are told on', async () => {
+    const other = await home.below('Next');
+    await start([service(PushDefinition, naming(home.issuer, other.issuer))]);
+    await until(() => synced.value === 1);
+    expect(told.map((one) => one.map(({ sha256 }) => sha256))).toEqual([[home.issuer.sha256, other.issuer.sha256]]);
+  });
+
+  test('are not believed where none of them issued its own certificate: that would lock it out', async () => {
+    const other = await home.below('Other');
+    await start([service(PushDefinition, naming(other.issuer))]);
+    await until(() => synced.value === -1);
+    expect(told).toEqual([]);
+  });
 });
 
 test('a server without a push stream is polled, by the delta protocol; its federated bundles come too', async () => {

@@ -79,7 +79,15 @@ async function signing(chain: readonly TestCertificate[], over: Partial<Authorit
   };
   const host = { trustDomain: td, log: silent, clock, signal: never, reloads: new Latest(0) };
   const rotation = new Rotation(
-    { trustDomain: td, caTtlMs: DAY_MS, caKeyType: 'ec-p256', jwtKeyType: 'ec-p256', caSubject: {}, disableJwtSvids: false },
+    {
+      trustDomain: td,
+      caTtlMs: DAY_MS,
+      caKeyType: 'ec-p256',
+      jwtKeyType: 'ec-p256',
+      caSubject: {},
+      disableJwtSvids: false,
+      bundleAnchor: 'root',
+    },
     { store, keys: await serverMemory.start({}, host), upstream, clock, log: silent },
   );
   await rotation.start(never);

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createPublicKey } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { fail } from '../../core/errors.ts';
@@ -9,15 +10,18 @@ import { localSigningKey } from '../../core/local-key.ts';
 import type { KeyManager } from '../../core/plugin/key-manager.ts';
 import type { DirectAuthority, UpstreamAuthority } from '../../core/plugin/upstream-authority.ts';
 import { parseCsr } from '../../core/x509/csr.ts';
-import { issueX509Ca } from '../../core/x509/issue.ts';
+import { issueX509Ca, issueX509Svid } from '../../core/x509/issue.ts';
+import { generateEcKey, spkiDer } from '../../core/x509/key.ts';
 import { serverDisk } from '../../plugins/key-manager/disk.ts';
 import { serverMemory } from '../../plugins/key-manager/memory.ts';
 import { activateAtMs, prepareAtMs, Rotation, type RotationParts, type RotationSettings } from '../../server/rotation.ts';
+import { bundleOf } from '../../server/bundles.ts';
 import { openSqlite } from '../../server/store/sqlite.ts';
 import type { JournalRecord, Store, StoredBundle } from '../../server/store/store.ts';
 import { Certificate } from '../../spiffe/certificate.ts';
-import { TrustDomain } from '../../spiffe/id.ts';
+import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
+import { verifyX509Svid } from '../../spiffe/x509-svid.ts';
 import { NOW_MS, type TestCertificate, testCertificate, type TestCertificateOptions, testRoot } from '../fakes/ca.ts';
 import { lifetimes } from '../fakes/lifetimes.ts';
 import { FakeClock } from '../fakes/clock.ts';
@@ -62,6 +66,7 @@ const settings: RotationSettings = {
   jwtKeyType: 'ec-p256',
   caSubject: { country: ['US'], organization: ['SPIFFE'] },
   disableJwtSvids: false,
+  bundleAnchor: 'root',
 };
 
 const host = () => ({ trustDomain: td, log, clock, signal: stop.signal, reloads: new Latest(0) });
@@ -210,6 +215,52 @@ describe('a CA of ours below the PKI', () => {
     expect(ders).toContainEqual(first);
     expect(ders).toContainEqual(rotation.x509?.certificate.raw);
     expect(ders).not.toContainEqual(root.der);
+  });
+
+  test('announced are they and what the upstream signs nothing else with, before any of them signs; what has ended is not', async () => {
+    const pki = new Pki(root);
+    const own = new Latest<readonly Buffer[]>([root.der]);
+    const rotation = await begin(await memoryKeys(), {
+      ...pki.upstream,
+      ownIssuers: (signal: AbortSignal) => own.changes(signal),
+    } as UpstreamAuthority);
+    const first = rotation.x509?.certificate.raw;
+    expect(rotation.announced.value.map(({ raw }) => raw)).toEqual([root.der, first]);
+    goTo(NOW_MS + 13 * HOUR_MS);
+    await rotation.rotate(stop.signal);
+    expect(rotation.x509?.certificate.raw).toEqual(first);
+    expect(rotation.announced.value).toHaveLength(3);
+    goTo(NOW_MS + 25 * HOUR_MS);
+    await rotation.rotate(stop.signal);
+    expect(rotation.announced.value.map(({ raw }) => raw)).not.toContainEqual(first);
+    expect(rotation.announced.value.map(({ raw }) => raw)).toContainEqual(rotation.x509?.certificate.raw);
+    run(rotation);
+    const other = await testRoot({ uris: [], ...YEARS });
+    own.set([other.der]);
+    await until(() => rotation.announced.value.some(({ raw }) => raw.equals(other.der)));
+    expect(rotation.announced.value.map(({ raw }) => raw)).not.toContainEqual(root.der);
+  });
+
+  test('bundle_anchor intermediate: what signs our CA is the bundle, and the CA alone follows the leaf', async () => {
+    const middle = await testCertificate({ ca: true, uris: [], subject: 'CN=Middle', issuer: root, ...YEARS });
+    const pki = new Pki(middle);
+    const upstream = {
+      ...pki.upstream,
+      mintX509Ca: async (csr: Buffer, ttlMs: number, signal: AbortSignal) => {
+        if (pki.upstream.mode !== 'ca-below') throw new Error('no');
+        const { chainDer } = await pki.upstream.mintX509Ca(csr, ttlMs, signal);
+        return { chainDer: [...chainDer, middle.der], rootsDer: [root.der] };
+      },
+    } as UpstreamAuthority;
+    const rotation = await begin(await memoryKeys(), upstream, { bundleAnchor: 'intermediate' });
+    expect(await rootsOf()).toEqual([middle.der]);
+    expect(rotation.x509?.chain).toHaveLength(1);
+    // its twin: the root
+    const other = await openSqlite(join(folder, 'other'), clock);
+    const plain = await begin(await memoryKeys(), upstream, {}, { store: other });
+    expect((await other.bundles.get('example.org'))?.x509Authorities.map(({ der }) => der)).toEqual([root.der]);
+    expect(plain.x509?.chain).toHaveLength(2);
+    await other.close();
   });
 
   test('what ended while the machine slept is replaced at the first tick', async () => {
@@ -496,7 +547,9 @@ describe('signing directly with what was handed over', () => {
     run(rotation);
     const renewed = await intermediate({ subject: 'CN=New Name', keys: first.keys });
     offered.set(lend([renewed], [root]));
-    await until(() => rotation.x509?.certificate.raw.equals(renewed.der) ?? false);
+    await until(async () => (await statuses('x509')).includes('prepared'));
+    await pass(10_000);
+    expect(rotation.x509?.certificate.raw).toEqual(renewed.der);
     expect(rotation.x509?.id).toBe(first.keyIdentifier);
     expect(
       rotation
@@ -519,17 +572,19 @@ describe('signing directly with what was handed over', () => {
     expect(rotation.x509?.chain.map(({ raw }) => raw)).toEqual([first.der, renewed.der]);
   });
 
-  test('a new key under the same root signs at once; the old one is among the issuers', async () => {
+  test('a new key under the same root is announced one tick before it signs; the old one is among the issuers', async () => {
     const [first, second] = [await intermediate(), await intermediate()];
     const offered = new Latest(lend([first], [root]));
     const rotation = await begin(await memoryKeys(), direct(offered));
     run(rotation);
     offered.set(lend([second], [root]));
-    await until(() => rotation.x509?.id === second.keyIdentifier);
-    await until(async () => (await statuses('x509')).includes('active'));
+    await until(async () => (await statuses('x509')).includes('prepared'));
+    expect(rotation.announced.value.map(({ raw }) => raw)).toEqual([first.der, second.der]);
+    expect(rotation.x509?.id).toBe(first.keyIdentifier);
+    await pass(10_000);
+    expect(rotation.x509?.id).toBe(second.keyIdentifier);
     expect(await statuses('x509')).toEqual(['active', 'old']);
     expect(rotation.issuers()).toHaveLength(2);
-    expect(clock.monotonic()).toBe(0);
   });
 
   test('under a new root it is prepared first: those who verify hear of the root one tick before anything is signed under it', async () => {
@@ -608,12 +663,45 @@ describe('signing directly with what was handed over', () => {
     await pass(30_000);
     expect(rotation.x509?.id).toBe(first.keyIdentifier);
     full = false;
-    await pass(10_000);
+    await pass(20_000);
     expect(rotation.x509?.id).toBe(second.keyIdentifier);
     // once, and no more
     const before = saved;
     await pass(30_000);
     expect(saved).toBe(before);
+  });
+
+  test('bundle_anchor intermediate: the bundle has it and no root, and an SVID carries no certificate but its own', async () => {
+    const given = await intermediate({ pathLen: 0 });
+    const rotation = await begin(await memoryKeys(), direct(new Latest(lend([given], [root]))), { bundleAnchor: 'intermediate' });
+    expect(await rootsOf()).toEqual([given.der]);
+    expect(rotation.x509?.chain).toEqual([]);
+    expect(rotation.x509?.notAfterMs).toBe(NOW_MS + 10 * DAY_MS);
+    const svid = await issueX509Svid({
+      issuer: { certificate: Certificate.parse(given.der), key: signingKey(given.key) },
+      spkiDer: spkiDer(createPublicKey(generateEcKey())),
+      spiffeId: SpiffeId.of(td, '/web'),
+      notBeforeMs: NOW_MS,
+      notAfterMs: NOW_MS + HOUR_MS,
+    });
+    const stored = await bundle();
+    expect(String(verifyX509Svid([svid.certificate], bundleOf(stored), { nowMs: NOW_MS }).id)).toBe('spiffe://example.org/web');
+  });
+
+  test('bundle_anchor intermediate: the next one is in the bundle one tick before it signs, and the old one stays while something below it lives', async () => {
+    const [first, second] = [await intermediate(), await intermediate({ notAfterMs: NOW_MS + 100 * DAY_MS })];
+    const offered = new Latest(lend([first], [root]));
+    const rotation = await begin(await memoryKeys(), direct(offered), { bundleAnchor: 'intermediate' });
+    run(rotation);
+    offered.set(lend([second], [root]));
+    await until(async () => (await statuses('x509')).includes('prepared'));
+    expect(await rootsOf()).toEqual([first.der, second.der]);
+    expect(rotation.x509?.id).toBe(first.keyIdentifier);
+    await pass(10_000);
+    expect(rotation.x509?.id).toBe(second.keyIdentifier);
+    goTo(NOW_MS + 11 * DAY_MS + 1_000);
+    await rotation.prune();
+    expect(await rootsOf()).toEqual([second.der]);
   });
 
   test('replaced while the server was down: the new one signs, one only is active', async () => {

@@ -98,6 +98,10 @@ function caBelow(wanted: DiskSettings, host: Host, latest: Latest<Loaded>): Upst
         rootsDer: roots.map((one) => one.raw),
       };
     },
+    async *ownIssuers(signal) {
+      for await (const { chain } of latest.changes(signal)) yield chain.slice(0, 1).map((one) => one.raw);
+      throw signal.reason;
+    },
     async *roots(signal) {
       let before: string | undefined;
       for await (const { roots } of latest.changes(signal)) {

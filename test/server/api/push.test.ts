@@ -22,6 +22,7 @@ import { openSqlite } from '../../../server/store/sqlite.ts';
 import type { AgentCertificate, Node, Store } from '../../../server/store/store.ts';
 import { Bundle, BundleSet } from '../../../spiffe/bundle.ts';
 import { Certificate } from '../../../spiffe/certificate.ts';
+import { Latest } from '../../../spiffe/latest.ts';
 import { type Channel, openChannel, rpcStatusOf, tlsCredentials } from '../../../spiffe/grpc.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { connectTls } from '../../../spiffe/tls.ts';
@@ -61,6 +62,7 @@ let clock: FakeClock;
 let store: Store;
 let memory: Memory;
 let push: Push;
+let issuers: Latest<readonly Certificate[]>;
 let rpc: RpcServer;
 let listener: TlsListener;
 let stop: AbortController;
@@ -71,7 +73,8 @@ beforeEach(async () => {
   clock = new FakeClock(NOW_MS);
   store = await openSqlite(join(folder, 'db'), clock);
   memory = await createMemory({ store, clock, log: silent, trustDomain });
-  push = createPush({ state: memory, trustDomain, maxBehind: 8 });
+  issuers = new Latest<readonly Certificate[]>([]);
+  push = createPush({ state: memory, issuers, trustDomain, maxBehind: 8 });
   const callers = new Callers({ state: memory, store, clock, adminIds: [] });
   const limits = new Limits({ attestation: true, signing: true }, clock);
   rpc = createRpcServer({
@@ -194,6 +197,8 @@ function shown({ step }: FollowResponse): string {
       return `changes +${step.changes.upserts.map((one) => one.entry?.id).join()} -${step.changes.removedIds.join()}`;
     case 'bundles':
       return `bundles ${step.bundles.bundles.map((one) => `${one.trustDomain} ${one.jwtAuthorities.map(({ keyId }) => keyId)}`).join()}`;
+    case 'issuers':
+      return `issuers ${step.issuers.certificates.map((der) => Certificate.parse(der).subjectText).join()}`;
     case undefined:
       return 'nothing';
   }
@@ -210,6 +215,9 @@ describe('an agent that follows', () => {
     expect(await agent.next()).toBe('changes +db -');
     await setBundle('2');
     expect(await agent.next()).toBe('bundles example.org 2');
+    issuers.set([Certificate.parse(ours.der)]);
+    push.issuersChanged();
+    expect(await agent.next()).toBe(`issuers ${Certificate.parse(ours.der).subjectText}`);
     const [gone] = await store.entries.delete(['web']);
     expect(gone?.ok).toBe(true);
     expect(await agent.next()).toBe('changes + -web');

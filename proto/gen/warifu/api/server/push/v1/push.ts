@@ -33,6 +33,7 @@ export interface FollowResponse {
     | { $case: "versions"; versions: EntryVersions }
     | { $case: "changes"; changes: Changes }
     | { $case: "bundles"; bundles: Bundles }
+    | { $case: "issuers"; issuers: Issuers }
     | undefined;
 }
 
@@ -68,6 +69,15 @@ export interface Bundles {
   bundles: Bundle[];
   removedTrustDomains: string[];
   complete: boolean;
+}
+
+/**
+ * The issuing authorities of the server's trust domain: from now on the agent accepts a server only through one of them. Others below the same root may
+ * issue certificates with the server's name. A set replaces the one before; the server tells of a new authority before it uses it.
+ */
+export interface Issuers {
+  /** DER. */
+  certificates: Buffer[];
 }
 
 function createBaseFollowRequest(): FollowRequest {
@@ -289,6 +299,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
       case "bundles":
         Bundles.encode(message.step.bundles, writer.uint32(34).fork()).join();
         break;
+      case "issuers":
+        Issuers.encode(message.step.issuers, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -338,6 +351,14 @@ export const FollowResponse: MessageFns<FollowResponse> = {
             message.step = { $case: "bundles", bundles: Bundles.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.step = { $case: "issuers", issuers: Issuers.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
@@ -380,6 +401,12 @@ export const FollowResponse: MessageFns<FollowResponse> = {
       case "bundles": {
         if (object.step?.bundles !== undefined && object.step?.bundles !== null) {
           message.step = { $case: "bundles", bundles: Bundles.fromPartial(object.step.bundles) };
+        }
+        break;
+      }
+      case "issuers": {
+        if (object.step?.issuers !== undefined && object.step?.issuers !== null) {
+          message.step = { $case: "issuers", issuers: Issuers.fromPartial(object.step.issuers) };
         }
         break;
       }
@@ -796,6 +823,64 @@ export const Bundles: MessageFns<Bundles> = {
   },
 };
 
+function createBaseIssuers(): Issuers {
+  return { certificates: [] };
+}
+
+export const Issuers: MessageFns<Issuers> = {
+  encode(message: Issuers, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.certificates) {
+      writer.uint32(10).bytes(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Issuers {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIssuers();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.certificates.push(Buffer.from(reader.bytes()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new globalThis.Error("malformed message: illegal tag");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message: a field runs over its end");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Issuers>): Issuers {
+    return Issuers.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Issuers>): Issuers {
+    const message = createBaseIssuers();
+    message.certificates = object.certificates?.map((e) => e) || [];
+    return message;
+  },
+};
+
 /**
  * Follow keeps an agent's authorized entries and bundles equal to the server's, from the moment it connects.
  * Called by agents over their mTLS connection. A server that does not have it answers UNIMPLEMENTED: the agent polls then.
@@ -807,8 +892,8 @@ export const PushDefinition = {
   methods: {
     /**
      * The agent's first message is `hello`; after an answer of `versions` it may send `want`, as often as it likes.
-     * The server's first message is `same` or `versions`; then `bundles` with every bundle that the agent needs; then `entries` and changes
-     * whenever they happen. An agent that can't follow (a buffer is full, its set disagrees) ends the stream and starts again.
+     * The server's first message is `same` or `versions`; then `bundles` with every bundle that the agent needs and `issuers`; then
+     * changes whenever they happen. An agent that can't follow (a buffer is full, its set disagrees) ends the stream and starts again.
      */
     follow: {
       name: "Follow",
