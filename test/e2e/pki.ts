@@ -15,6 +15,11 @@ export interface Pki {
   readonly machineCa: string;
   /** A machine's certificate and key, signed by `machineCa`. */
   machine(name: string): { readonly certificate: string; readonly key: string; readonly sha1: string };
+  /** Whatever an intermediate signs: a leaf with this SPIFFE ID, whoever it belongs to. `serial`: hex, without it one of openssl's choice. */
+  issueLeaf(
+    name: string,
+    options: { readonly issuer: { readonly certificate: string; readonly key: string }; readonly id: string; readonly serial?: string },
+  ): { readonly certificate: string; readonly key: string };
   /** A further intermediate under the same root. `key`: over an existing key, as a renewal. */
   issueIntermediate(name: string, options?: IntermediateOptions): { readonly certificate: string; readonly key: string };
 }
@@ -75,12 +80,24 @@ export function createPki(dir: string, options: IntermediateOptions = {}): Pki {
     subject: string,
     extensions: readonly string[],
     days = 10,
+    serial?: string,
   ): string => {
     const [csr, rules, certificate] = [at(`${name}.csr`), at(`${name}.ext`), at(`${name}.pem`)];
     writeFileSync(rules, `${extensions.join('\n')}\n`);
     openssl(['req', '-new', '-key', key, '-subj', subject, '-out', csr]);
     openssl(
-      ['x509', '-req', '-in', csr, '-CA', issuer.certificate, '-CAkey', issuer.key, '-CAcreateserial', '-sha256'],
+      [
+        'x509',
+        '-req',
+        '-in',
+        csr,
+        '-CA',
+        issuer.certificate,
+        '-CAkey',
+        issuer.key,
+        '-sha256',
+        ...(serial ? ['-set_serial', `0x${serial}`] : ['-CAcreateserial']),
+      ],
       ['-days', String(days), '-extfile', rules, '-out', certificate],
     );
     return certificate;
@@ -110,6 +127,18 @@ export function createPki(dir: string, options: IntermediateOptions = {}): Pki {
     intermediateKey: first.key,
     machineCa: machines.certificate,
     issueIntermediate,
+    issueLeaf(name, { issuer, id, serial }) {
+      const key = newKey(name, 'ec-p256');
+      const extensions = [
+        'basicConstraints=critical,CA:FALSE',
+        'keyUsage=critical,digitalSignature',
+        'extendedKeyUsage=serverAuth,clientAuth',
+        'subjectKeyIdentifier=hash',
+        'authorityKeyIdentifier=keyid',
+        `subjectAltName=URI:${id}`,
+      ];
+      return { certificate: signed(name, issuer, key, '/O=Somebody', extensions, 1, serial), key };
+    },
     machine(name) {
       const key = newKey(`machine-${name}`, 'ec-p256');
       const certificate = signed(`machine-${name}`, machines, key, `/O=Example Holdings/CN=${name}`, [
