@@ -8,6 +8,8 @@ let house: House;
 let agent: Agent;
 let copy: string;
 const datastore = () => join(house.dir, 'server', 'datastore.sqlite3');
+const sequence = async () =>
+  (JSON.parse(await house.ok('server', 'bundle', 'show', '-format', 'spiffe')) as { spiffe_sequence: number }).spiffe_sequence;
 const fetched = async () => (await house.run('agent', 'api', 'fetch', 'x509', '-socketPath', agent.socketPath)).stdout;
 
 beforeAll(async () => {
@@ -17,6 +19,7 @@ beforeAll(async () => {
 afterAll(() => house?.close());
 
 let token: string;
+let sequenceBefore: number;
 let kept: string;
 
 test('the copy is made while entries are written, for its owner alone, and never over another file', async () => {
@@ -37,6 +40,7 @@ test('put back, it counts: what came later is gone, what went later is there aga
   await expect.poll(fetched, { interval: 50, timeout: 10_000 }).toContain('/later');
   expect(await fetched()).not.toContain('/kept');
 
+  sequenceBefore = await sequence();
   await house.server.stop();
   for (const side of ['-wal', '-shm']) rmSync(datastore() + side, { force: true });
   copyFileSync(copy, datastore());
@@ -46,6 +50,14 @@ test('put back, it counts: what came later is gone, what went later is there aga
   await expect.poll(fetched, { interval: 50, timeout: 20_000 }).toContain('/kept');
   expect(await fetched()).not.toContain('/later');
   expect(agent.process.end).toBeUndefined();
+});
+
+test('TDB-8, TDB-9: the sequence of our bundle is beyond any that it had before, and stays there', async () => {
+  const now = await sequence();
+  expect(now).toBeGreaterThan(sequenceBefore);
+  await house.server.stop();
+  await house.startServer();
+  expect(await sequence()).toBeGreaterThanOrEqual(now);
 });
 
 test('a token that was unspent in the backup is void; a new one is good', async () => {
