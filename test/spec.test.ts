@@ -7,14 +7,25 @@ import { PROFILE } from '../spiffe/profile.ts';
 const ROOT = resolve(import.meta.dirname, '..');
 const read = (file: string) => readFileSync(resolve(ROOT, file), 'utf8');
 
-/** Every MUST and MUST NOT of the four families: none can leave the page unseen. */
+/** Every MUST and MUST NOT of the seven families: none can leave the page unseen. `GEN` has none, nor any SHOULD. */
 const MUSTS: Readonly<Record<string, string>> = {
+  ID: '1-10 12 15-19 21 23 27-29 33 36',
   X509: '1-3 5-6 8 11 14 16-18 20-22 24 26-27 30 32 34-44 46-47',
   JWT: '1-7 9-10 13-16 19-20 22-24 27-30',
+  TDB: '2 5 7 9-10 13 15-17 19 22-23 25-26 29-30 32',
   WE: '3-4 6-18 20-21 28 30',
   WAPI: '1 4-6 9 11-12 14-15 19-24 26-27 29-30 35-36 40-45 48-51 55 58 60-62 64-67 72-74',
 };
-const LEVELS = ['MUST', 'MUST NOT', 'SHOULD', 'SHOULD NOT', 'MAY', 'info'];
+/** Every SHOULD and SHOULD NOT. */
+const SHOULDS: Readonly<Record<string, string>> = {
+  ID: '22 30-31',
+  X509: '10 12 28 45',
+  JWT: '18 25-26',
+  TDB: '8 12 21 31',
+  WE: '1-2 5 19 22 25 27 31-32',
+  WAPI: '7-8 10 16-18 31-32 34 37 39 46-47 52 54 56 59 63 68-69 71 75 77 79',
+};
+const LEVELS = ['MUST', 'MUST NOT', 'SHOULD', 'SHOULD NOT', 'MAY', 'rec', 'info'];
 
 interface Row {
   readonly id: string;
@@ -40,7 +51,7 @@ const rows: readonly Row[] = read('docs/spec.md')
 /** The numbers that a text names: `X509-12`, `WAPI-21, 22, 23`, `WE-11…17`. */
 function numbersIn(text: string): Set<string> {
   const found = new Set<string>();
-  for (const [, family = '', first = '', rest = ''] of text.matchAll(/\b(X509|JWT|WE|WAPI)-(\d+)((?:, \d+|…\d+)*)/g)) {
+  for (const [, family = '', first = '', rest = ''] of text.matchAll(/\b(GEN|ID|X509|JWT|TDB|WE|WAPI)-(\d+)((?:, \d+|…\d+)*)/g)) {
     let last = Number(first);
     found.add(`${family}-${last}`);
     for (const [, sign, number] of rest.matchAll(/(, |…)(\d+)/g)) {
@@ -52,11 +63,12 @@ function numbersIn(text: string): Set<string> {
   return found;
 }
 
-const testFiles = globSync('test/**/*.test.ts', { cwd: ROOT }).filter((file) => file !== 'test/spec.test.ts');
+/** The contracts are run by the tests of whoever keeps them. */
+const testFiles = globSync(['test/**/*.test.ts', 'test/contract/*.ts'], { cwd: ROOT }).filter((file) => file !== 'test/spec.test.ts');
 const named = new Map(testFiles.sort().map((file) => [file, numbersIn(read(file))]));
 
 test('lists and ranges of numbers are read as such', () => {
-  expect([...numbersIn('WE-25, WAPI-32, 37: X509-1 X509-2 (JWT-3…5)')]).toEqual([
+  expect([...numbersIn('WE-25, WAPI-32, 37: X509-1 X509-2 (JWT-3…5), ID-1 TDB-2 GEN-3 but no KID-4, FED-5 or id-6')]).toEqual([
     'WE-25',
     'WAPI-32',
     'WAPI-37',
@@ -65,29 +77,41 @@ test('lists and ranges of numbers are read as such', () => {
     'JWT-3',
     'JWT-4',
     'JWT-5',
+    'ID-1',
+    'TDB-2',
+    'GEN-3',
   ]);
 });
 
 test('no requirement comes twice, each has words and a level', () => {
-  expect(rows.length).toBeGreaterThan(116);
+  expect(rows.length).toBeGreaterThan(156 + 47);
   expect(new Set(rows.map(({ id }) => id)).size).toBe(rows.length);
   expect(rows.filter(({ level, words }) => !LEVELS.includes(level) || words === '').map(({ id }) => id)).toEqual([]);
 });
 
-test('every MUST and MUST NOT has a row, and no other row says that it is one', () => {
-  const musts = Object.entries(MUSTS).flatMap(([family, ranges]) =>
+function spelled(list: Readonly<Record<string, string>>): string[] {
+  return Object.entries(list).flatMap(([family, ranges]) =>
     ranges.split(' ').flatMap((range) => {
       const [from = 0, to = from] = range.split('-').map(Number);
       return Array.from({ length: to - from + 1 }, (_, index) => `${family}-${from + index}`);
     }),
   );
-  expect(musts).toHaveLength(116);
-  expect(
-    rows
-      .filter(({ level }) => level.startsWith('MUST'))
-      .map(({ id }) => id)
-      .sort(),
-  ).toEqual(musts.sort());
+}
+
+for (const [level, list, count] of [
+  ['MUST', MUSTS, 156],
+  ['SHOULD', SHOULDS, 47],
+] as const) {
+  test(`every ${level} and ${level} NOT has a row, and no other row says that it is one`, () => {
+    const all = spelled(list);
+    expect(all).toHaveLength(count);
+    const told = rows.filter((row) => [level, `${level} NOT`].includes(row.level)).map(({ id }) => id);
+    expect(told.sort()).toEqual(all.sort());
+  });
+}
+
+test('every family has a row, and no row is of another', () => {
+  expect([...new Set(rows.map(({ id }) => id.replace(/-.*/, '')))].sort()).toEqual(['GEN', 'ID', 'JWT', 'TDB', 'WAPI', 'WE', 'X509']);
 });
 
 test('every file that is named is there', () => {

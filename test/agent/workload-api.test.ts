@@ -68,7 +68,7 @@ describe('with entries synced', () => {
     });
   }
 
-  test('WAPI-62: the WIT profile is UNIMPLEMENTED', async () => {
+  test('GEN-1, WAPI-62: the WIT profile is UNIMPLEMENTED', async () => {
     apply(registration('1', '/web'));
     expect(await refusal(read(rig.calls.fetchWITSVID({ spiffeId: '' }, header)).next())).toMatchObject([12, expect.anything()]);
     expect(await refusal(read(rig.calls.fetchWITBundles({}, header)).next())).toMatchObject([12, expect.anything()]);
@@ -118,6 +118,16 @@ describe('with entries synced', () => {
     expect(X509Bundle.fromDer(trustDomain, svid?.bundle ?? Buffer.alloc(0)).equals(rig.home.bundle.x509)).toBe(true);
     expect(svid?.hint).toBe('main');
     expect([crl, federatedBundles]).toEqual([[], {}]);
+  });
+
+  test('ID-21: an identity of 2,048 bytes comes whole, as X.509-SVID and as JWT-SVID', async () => {
+    const path = `/${'a'.repeat(2027)}`;
+    apply(registration('1', path));
+    const [svid] = (await x509().next()).svids;
+    expect(svid?.spiffeId).toHaveLength(2048);
+    expect(splitCertificates(svid?.x509Svid ?? Buffer.alloc(0))[0]?.uris).toEqual([`spiffe://example.org${path}`]);
+    const [token] = (await jwt(['db'], `spiffe://example.org${path}`)).svids;
+    expect((await validate(token?.svid ?? '')).spiffeId).toBe(`spiffe://example.org${path}`);
   });
 
   test('WAPI-9, 10, 27: an open stream is told of an entry that comes and one that goes, each time the whole state', async () => {

@@ -95,6 +95,13 @@ export function storeContract(open: () => Promise<Store>): void {
       expect(await all(store.entries.all())).toHaveLength(2);
     });
 
+    test('ID-21: a SPIFFE ID of 2048 bytes comes back whole', async () => {
+      const longest = entry('longest', { spiffeId: id(`/${'a'.repeat(2027)}`) });
+      expect(String(longest.spiffeId)).toHaveLength(2048);
+      expect(await store.entries.create([longest])).toMatchObject([{ ok: true }]);
+      expect(await store.entries.get(['longest'])).toEqual([longest]);
+    });
+
     test('one that says the same is not made twice, and spoils no other of its batch', async () => {
       const [first, again, taken, other] = await store.entries.create([
         entry('a'),
@@ -256,7 +263,7 @@ export function storeContract(open: () => Promise<Store>): void {
   });
 
   describe('bundles', () => {
-    test('TDB-10: the sequence grows with each change of content and only then', async () => {
+    test('TDB-9 TDB-10: the sequence grows with each change of content and only then', async () => {
       const first = await store.bundles.update('example.org', () => bundle('example.org'));
       const same = await store.bundles.update('example.org', () => undefined);
       const next = await store.bundles.update('example.org', (stored) => stored && { ...stored, refreshHintSeconds: 1 });

@@ -66,7 +66,7 @@ const rules: [rule: string, bad: Said, good: Said, why: string | RegExp][] = [
   ],
   ['the SPIFFE ID is named', { spiffeId: undefined }, {}, convert('invalid spiffe ID: request must specify SPIFFE ID')],
   [
-    'the SPIFFE ID is of our trust domain',
+    'ID-38 the SPIFFE ID is of our trust domain',
     { spiffeId: { trustDomain: 'partner.org', path: '/web' } },
     { spiffeId: id('/web') },
     convert('invalid spiffe ID: "spiffe://partner.org/web" is not a member of trust domain "example.org"'),
@@ -93,7 +93,7 @@ const rules: [rule: string, bad: Said, good: Said, why: string | RegExp][] = [
   ],
   ['the SPIFFE ID has no trailing slash', { spiffeId: id('/web/') }, { spiffeId: id('/web') }, /path cannot have a trailing slash$/],
   [
-    'a SPIFFE ID has at most 2048 bytes',
+    'ID-21 ID-22 a SPIFFE ID has at most 2048 bytes',
     { spiffeId: id(`/${'a'.repeat(2048 - 'spiffe://example.org/'.length + 1)}`) },
     { spiffeId: id(`/${'a'.repeat(2048 - 'spiffe://example.org/'.length)}`) },
     /invalid spiffe ID: .*longer than 2048 bytes$/,
@@ -138,7 +138,7 @@ const rules: [rule: string, bad: Said, good: Said, why: string | RegExp][] = [
     'INTERNAL failed to create entry: unable to find federated bundle "spiffe://stranger.org"',
   ],
   [
-    'a hint has at most 1024 bytes',
+    'WAPI-79 a hint has at most 1024 bytes',
     { hint: `${'é'.repeat(512)}x` },
     { hint: 'é'.repeat(512) },
     convert('hint is too long, max length is 1024 characters'),

@@ -253,6 +253,14 @@ helth_checks {}
     ]);
   });
 
+  test('ID-23: a trust domain of 255 bytes is one, one of 256 is none', async () => {
+    const named = (name: string) => `server {\n trust_domain = "${name}"\n data_dir = "/d"\n}\nplugins {}\n`;
+    expect((await read(named('a'.repeat(255)))).server.trust_domain.name).toHaveLength(255);
+    expect(await faults(named('a'.repeat(256)))).toEqual([
+      expect.stringMatching(/^server\.conf:2:2: server\.trust_domain: trust domain .*: trust domain is longer than 255 bytes$/),
+    ]);
+  });
+
   test('the same faults from YAML carry their own lines', async () => {
     expect(await faults('server:\n  trust_domain: example.org\n  data_dir: /d\n  bind_port: 0\nplugins: {}\n', 'yaml')).toEqual([
       'server.conf:4:3: server.bind_port: must be 1 to 65535, found 0',

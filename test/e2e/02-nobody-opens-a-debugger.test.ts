@@ -1,5 +1,5 @@
 /** Story 2: another user of the machine sends SIGUSR1, Node's way to open a debugger; nothing opens, in any phase. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Agent, createHouse, type House, runToEnd } from './house.ts';
@@ -84,6 +84,31 @@ test('the agent opens none while it starts and runs', async () => {
   const daemon = agent.launch();
   expect(await pester(daemon.pid, daemon.accepts(agent.socketPath))).toBe(false);
   expect((await house.run('agent', 'healthcheck', '-socketPath', agent.socketPath)).code).toBe(0);
+});
+
+/** How many TCP sockets of that process wait for callers. */
+function tcpListeners(pid: number): number {
+  const own = new Set(
+    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? [];
+      } catch {
+        // closed meanwhile
+        return [];
+      }
+    }),
+  );
+  return ['tcp', 'tcp6'].flatMap((family) =>
+    readFileSync(`/proc/${pid}/net/${family}`, 'utf8')
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/))
+      .filter(([, , , state, , , , , , inode = '']) => state === '0A' && own.has(inode)),
+  ).length;
+}
+
+test('WE-1, WE-2, WE-5: the agent listens on its UNIX socket alone, which no other host reaches; the server, its twin, on TCP too', () => {
+  expect([tcpListeners(agent.process.pid), tcpListeners(house.server.pid)]).toEqual([0, 1]);
 });
 
 test('neither opens one while it drains', async () => {

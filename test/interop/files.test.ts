@@ -42,7 +42,7 @@ for (const [mode, signDirectly] of [
     });
 
     for (const language of ['go', 'java', 'python'] satisfies Language[]) {
-      test(`${language} parses the bundle that \`bundle show -format spiffe\` prints: the enterprise's root, and our JWT keys`, async () => {
+      test(`TDB-5: ${language} parses the bundle that \`bundle show -format spiffe\` prints: the enterprise's root, and our JWT keys`, async () => {
         const workload = await startWorkload(language);
         try {
           const document = await house.ok('server', 'bundle', 'show', '-format', 'spiffe');

@@ -241,7 +241,7 @@ describe('a CA of ours below the PKI', () => {
     expect(rotation.announced.value.map(({ raw }) => raw)).not.toContainEqual(root.der);
   });
 
-  test('bundle_anchor intermediate: what signs our CA is the bundle, and the CA alone follows the leaf', async () => {
+  test('X509-45 bundle_anchor intermediate: what signs our CA is the bundle, and the CA alone follows the leaf', async () => {
     const middle = await testCertificate({ ca: true, uris: [], subject: 'CN=Middle', issuer: root, ...YEARS });
     const pki = new Pki(middle);
     const upstream = {

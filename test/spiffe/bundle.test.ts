@@ -93,7 +93,7 @@ describe('a SPIFFE bundle document', () => {
   ];
   test.each(table)('%s', (_name, document, expected) => expect(read(document())).toBe(expected));
 
-  test('TDB-5 TDB-21 TDB-22 TDB-23 X509-40 X509-41 X509-42 X509-44 JWT-27 JWT-28 what we write has exactly the members of the specification', () => {
+  test('TDB-5 TDB-13 TDB-21 TDB-22 TDB-23 X509-40 X509-41 X509-42 X509-44 JWT-27 JWT-28 what we write has exactly the members of the specification', () => {
     const bundle = new Bundle(td, {
       x509Authorities: [one, two].map((root) => Certificate.parse(root.der)),
       jwtAuthorities: [jwtAuthority('k1', ec.publicKey), jwtAuthority('k2', rsa.publicKey)],
@@ -118,7 +118,7 @@ describe('a SPIFFE bundle document', () => {
     expect(back.toJson()).toBe(text);
   });
 
-  test('DEV-18 an empty bundle is written with an empty list', () => {
+  test('TDB-15 DEV-18 an empty bundle is written with an empty list', () => {
     expect(new Bundle(td).toJson()).toBe('{\n    "keys": []\n}');
   });
 

@@ -162,7 +162,9 @@ describe('the form of a token', () => {
       JSON.stringify({ payload: body, signatures: [{ protected: head, signature: tail }] }),
       'SVID_INVALID JWT_SERIALIZATION',
     ],
-    ['JWT-4 five parts of a JWE', `${good}.a.b`, 'SVID_INVALID JWT_SERIALIZATION'],
+    ['ID-36 JWT-4 five parts of a JWE', `${good}.a.b`, 'SVID_INVALID JWT_SERIALIZATION'],
+    ['ID-36 a PASETO', `v4.public.${body}`, 'SVID_INVALID JWT_ENCODING'],
+    ['ID-36 a macaroon', 'MDAxY2xvY2F0aW9uIGh0dHA6Ly9leGFtcGxlLm9yZwo', 'SVID_INVALID JWT_SERIALIZATION'],
     ['two parts', `${head}.${body}`, 'SVID_INVALID JWT_SERIALIZATION'],
     ['nothing', '', 'SVID_INVALID JWT_SERIALIZATION'],
     ['no signature', `${head}.${body}.`, 'SVID_INVALID JWT_ENCODING'],
@@ -208,6 +210,8 @@ describe('the claims of a token', () => {
     ['JWT-13 a sub that is no SPIFFE ID', withClaims({ sub: 'foo' }), 'SVID_INVALID JWT_SUB'],
     ['JWT-13 a sub with a lone slash', withClaims({ sub: 'spiffe://example.org/' }), 'SVID_INVALID JWT_SUB'],
     ['JWT-13 the trust domain as sub', withClaims({ sub: 'spiffe://example.org' }), 'SVID_INVALID JWT_SUB'],
+    ['ID-21 a sub of 2048 bytes', withClaims({ sub: `spiffe://example.org/${'a'.repeat(2027)}` }), 'accepted'],
+    ['a sub of 2049 bytes', withClaims({ sub: `spiffe://example.org/${'a'.repeat(2028)}` }), 'SVID_INVALID JWT_SUB'],
     ['JWT-13 a list as sub', withClaims({ sub: ['spiffe://example.org/web'] }), 'SVID_INVALID JWT_SUB'],
     ['JWT-15 no aud', withClaims({ aud: undefined }), 'SVID_INVALID JWT_AUD_MISSING'],
     ['JWT-15 an empty aud', withClaims({ aud: [] }), 'SVID_INVALID JWT_AUD_MISSING'],
@@ -244,13 +248,13 @@ describe('the claims of a token', () => {
 });
 
 describe('the keys of a token', () => {
-  test('WAPI-60 the trust domain of sub picks the keys, whatever the kid is', () => {
+  test('ID-27 WAPI-60 the trust domain of sub picks the keys, whatever the kid is', () => {
     expect(outcome(token({ key: foreign.privateKey }))).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
     expect(outcome(token({ claims: { ...CLAIMS, sub: 'spiffe://other.org/web' } }))).toBe('SVID_UNTRUSTED JWT_SIGNATURE');
     expect(outcome(token({ claims: { ...CLAIMS, sub: 'spiffe://other.org/web' }, key: foreign.privateKey }))).toBe('accepted');
   });
 
-  test('JWT-31 WAPI-61 no bundle, a bundle without JWT keys and an unknown kid are told apart', () => {
+  test('JWT-31 TDB-19 WAPI-61 no bundle, a bundle without JWT keys and an unknown kid are told apart', () => {
     expect(outcome(withClaims({ sub: 'spiffe://nowhere.org/web' }))).toBe('BUNDLE_MISSING JWT_BUNDLE_MISSING');
     expect(outcome(withClaims({ sub: 'spiffe://x509only.org/web' }))).toBe('SVID_UNTRUSTED JWT_AUTHORITIES_MISSING');
     expect(outcome(withHeader({ kid: 'other' }))).toBe('SVID_UNTRUSTED JWT_AUTHORITY_UNKNOWN');
@@ -281,7 +285,7 @@ describe('the keys of a token', () => {
 });
 
 describe('a token that was mutated', () => {
-  test('JWT-23 is never accepted, and never throws anything but a SpiffeError', () => {
+  test('ID-33 JWT-23 is never accepted, and never throws anything but a SpiffeError', () => {
     const good = token();
     const parse = (text: string) => {
       try {

@@ -163,7 +163,7 @@ test('every call says once what it is for (WE-4, WE-7)', async () => {
 });
 
 describe('the X.509 context', () => {
-  test('has every SVID with its key, the first being the default (WAPI-21, WAPI-22, WAPI-78)', async () => {
+  test('has every SVID with its key, the first being the default (WAPI-21, WAPI-22, WAPI-78, WE-32)', async () => {
     const { client } = await workload({ fetchX509SVID: holding(x509([web, admin])) });
     const { svids, bundles } = await client.fetchX509Context();
     expect(svids.map((svid) => [String(svid.id), svid.hint])).toEqual([
@@ -468,7 +468,7 @@ describe('JWT bundles', () => {
 describe('validation by the server', () => {
   const told = { sub: 'spiffe://example.org/web', aud: ['db'], exp: 1 };
 
-  test('gives the ID and the claims that the server vouches for (WAPI-56)', async () => {
+  test('gives the ID and the claims that the server vouches for (WAPI-56, WAPI-59)', async () => {
     const asked: unknown[] = [];
     const { client } = await workload({
       validateJWTSVID: async (request) => {
@@ -514,7 +514,7 @@ describe('validation by the server', () => {
 });
 
 describe('a watch', () => {
-  test('yields each answer whole, and keeps nothing of the one before (WAPI-9, WAPI-14, WAPI-15)', async () => {
+  test('yields each answer whole, and keeps nothing of the one before (WAPI-9, WAPI-14, WAPI-15, WAPI-16)', async () => {
     const next = later();
     const { api, client } = await workload({
       async *fetchX509SVID(_request, { signal }) {
@@ -534,7 +534,7 @@ describe('a watch', () => {
     await until(() => api.calls[0]?.signal.aborted === true);
   });
 
-  test('tells of a malformed answer, keeps the stream, and takes the next one (WAPI-18)', async () => {
+  test('tells of a malformed answer, keeps the stream, and takes the next one (WAPI-7, WAPI-18)', async () => {
     const { api, client } = await workload({ fetchX509SVID: holding(x509([]), x509([{ ...web, spiffeId: '' }]), x509([web])) });
     const told: unknown[] = [];
     const values = client.watchX509Context({ onError: (error) => told.push(error) });
@@ -641,7 +641,7 @@ describe('a watch', () => {
     expect(api.calls).toHaveLength(1);
   });
 
-  test('of bundles drops what is no longer sent (WAPI-39, WAPI-54)', async () => {
+  test('of bundles drops what is no longer sent (WAPI-16, WAPI-39, WAPI-54)', async () => {
     const jwks = Buffer.from('{"keys":[]}');
     const { client } = await workload({
       fetchX509Bundles: holding(

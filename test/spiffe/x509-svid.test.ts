@@ -69,6 +69,8 @@ describe('the leaf of a peer', () => {
     ['X509-29 a critical extended key usage is accepted', { purposesCritical: true }, 'accepted'],
     ['X509-17 a leaf without basic constraints is no CA and is accepted', { basicConstraints: false }, 'accepted'],
     ['X509-21 a key usage that is not critical is the issuer’s fault and is accepted', { usagesCritical: false }, 'accepted'],
+    ['ID-21 a SPIFFE ID of 2048 bytes is accepted', { uris: [`spiffe://example.org/${'a'.repeat(2027)}`] }, 'accepted'],
+    ['a SPIFFE ID of 2049 bytes is refused', { uris: [`spiffe://example.org/${'a'.repeat(2028)}`] }, 'SVID_INVALID ID_TOO_LONG'],
     ['X509-3 a leaf without URI is refused', { uris: [], dns: ['example.org'] }, 'SVID_INVALID X509_URI_SAN_MISSING'],
     [
       'X509-3 a leaf with two SPIFFE IDs is refused',
@@ -155,23 +157,31 @@ describe('the path of a peer', () => {
     expect(verify([])).toBe('SVID_INVALID X509_CHAIN_EMPTY');
   });
 
-  test('X509-39 an authority of another trust domain cannot sign ours, not even when it sends itself along', async () => {
+  test('ID-27 X509-39 an authority of another trust domain cannot sign ours, not even when it sends itself along', async () => {
     const forged = await testCertificate({ issuer: otherRoot, uris: ['spiffe://example.org/admin'] });
     expect(verify([forged])).toBe('SVID_UNTRUSTED X509_ISSUER_UNKNOWN');
     expect(verify([forged, otherRoot])).toBe('SVID_UNTRUSTED X509_AUTHORITY_TRUST_DOMAIN');
     expect(verify([await testCertificate({ issuer: otherRoot, uris: ['spiffe://other.org/admin'] })])).toBe('accepted');
   });
 
-  test('X509-39 a root that both trust domains hold vouches for each of them only by its own bundle', async () => {
+  test('ID-27 X509-39 a root that both trust domains hold vouches for each of them only by its own bundle', async () => {
     const leaf = await testCertificate({ issuer: root, uris: ['spiffe://other.org/web'] });
     expect(verify([leaf])).toBe('SVID_UNTRUSTED X509_ISSUER_UNKNOWN');
     expect(verify([leaf], new BundleSet([bundleOf(other, root)]))).toBe('accepted');
   });
 
-  test('a source that answers with the bundle of another trust domain is not believed', async () => {
+  test('TDB-2 a source that answers with the bundle of another trust domain is not believed', async () => {
     const leaf = await testCertificate({ issuer: otherRoot });
     const lying = { x509Bundle: () => new X509Bundle(other, [Certificate.parse(otherRoot.der)]) };
     expect(outcome(() => verifyX509Svid([leaf.der], lying, { nowMs: NOW_MS }))).toBe('BUNDLE_MISSING X509_BUNDLE_MISSING');
+  });
+
+  test('ID-36 a document of another kind is no X.509-SVID', async () => {
+    const ssh = Buffer.from('AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t', 'base64');
+    expect(outcome(() => verifyX509Svid([ssh], trust(root), { nowMs: NOW_MS }))).toMatch(/^SVID_INVALID DER_/);
+    const leaf = await testCertificate({ issuer: root });
+    expect(outcome(() => verifyX509Svid([Buffer.from(leaf.pem)], trust(root), { nowMs: NOW_MS }))).toMatch(/^SVID_INVALID DER_/);
+    expect(verify([leaf])).toBe('accepted');
   });
 
   test('X509-5 a leaf that signs another leaf is refused', async () => {
@@ -290,7 +300,7 @@ describe('the path of a peer', () => {
     expect(run()).toBe('SVID_UNTRUSTED X509_NOT_THROUGH');
   });
 
-  test('X509-32 one flipped byte anywhere is never accepted', async () => {
+  test('ID-33 X509-32 one flipped byte anywhere is never accepted', async () => {
     const leaf = await testCertificate({ issuer: root });
     const bundles = trust(root);
     for (let at = 0; at < leaf.der.length; at++) {

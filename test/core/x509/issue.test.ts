@@ -127,6 +127,14 @@ describe('an X.509-SVID of ours', () => {
     expect(opensslVerify(der, issuer.certificate.raw)).toMatch(/: OK$/);
   });
 
+  test('ID-21 a SPIFFE ID of 2048 bytes comes whole, for a reader that is not ours and for openssl too', async () => {
+    const longest = SpiffeId.of(td, `/${'a'.repeat(2027)}`);
+    const { der } = await issueX509Svid({ issuer, spkiDer: spkiDer(leafKey), spiffeId: longest, ...dates });
+    expect(String(longest)).toHaveLength(2048);
+    expect(new X509Certificate(der).subjectAltName).toBe(`URI:${longest}`);
+    expect(opensslVerify(der, issuer.certificate.raw)).toMatch(/: OK$/);
+  });
+
   test('a first DNS name of more than 64 characters stays out of the subject', async () => {
     const long = `${'a'.repeat(60)}.example.org`;
     const { certificate } = await issueX509Svid({ issuer, spkiDer: spkiDer(leafKey), spiffeId: web, dnsNames: [long], ...dates });
@@ -156,7 +164,7 @@ describe('an X.509-SVID of ours', () => {
 });
 
 describe('a signing certificate of ours', () => {
-  test('X509-10 X509-16 X509-22 X509-23 X509-49 X509-50 has the trust domain’s ID, CA:TRUE and only keyCertSign and cRLSign', () => {
+  test('ID-29 ID-30 ID-31 X509-10 X509-16 X509-22 X509-23 X509-49 X509-50 has the trust domain’s ID, CA:TRUE and only keyCertSign and cRLSign', () => {
     const { certificate } = issuer;
     expect(certificate.uris).toEqual(['spiffe://example.org']);
     expect([...(certificate.keyUsage ?? [])]).toEqual(['keyCertSign', 'cRLSign']);
@@ -194,7 +202,7 @@ describe('a signing certificate of ours', () => {
     expect(bound.certificate.nameConstraints?.permitted.uris).toEqual(['example.org']);
   });
 
-  test('the request for an upstream authority carries subject and trust domain and is signed', async () => {
+  test('ID-29 ID-30 ID-31 the request for an upstream authority carries subject and trust domain and is signed', async () => {
     for (const type of KEY_TYPES.filter((one) => one !== 'rsa-4096')) {
       const key = signingKey(await generateKey(type));
       const csr = parseCsr(await buildCaCsr({ key, trustDomain: td, subject }));
