@@ -3,6 +3,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fail } from '../core/errors.ts';
 import { healthService, listenHealth } from '../core/health.ts';
+import type { Log } from '../core/log.ts';
 import { lockFile } from '../core/lock-file.ts';
 import { createLoggerApi } from '../core/logger-api.ts';
 import type { AgentKeyManager } from '../core/plugin/key-manager.ts';
@@ -11,26 +12,27 @@ import type { Host } from '../core/plugin/plugin.ts';
 import { type ReadyPlugin, readyOf } from '../core/plugin/ready.ts';
 import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
 import type { ProgramParts } from '../core/program.ts';
-import { reflection } from '../core/reflection.ts';
-import { createRpcServer, type RpcServer, type Service, service } from '../core/rpc.ts';
+import { service } from '../core/rpc.ts';
 import { runAll } from '../core/tasks.ts';
 import { HealthDefinition } from '../proto/gen/grpc/health/v1/health.ts';
 import { SpiffeWorkloadAPIDefinition } from '../proto/gen/spiffe/workload/workload.ts';
 import { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts';
 import { LoggerDefinition } from '../proto/gen/spire/api/agent/logger/v1/logger.ts';
 import { bootstrapBundle } from './bootstrap.ts';
+import type { Clock } from '../spiffe/clock.ts';
 import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
 import { Identity } from './identity.ts';
-import { checkSocketPaths, listenAdmin, listenPublic } from './listeners.ts';
+import { checkSocketPaths, createAdminRpc, createPublicRpc, listenAdmin, listenPublic } from './listeners.ts';
+import { connectionsWithin, openFilesLimit, Quotas } from './quotas.ts';
 import type { ServerConnection } from './server-client.ts';
 import type { AgentSettings } from './settings.ts';
 import { runSync } from './sync.ts';
-import { checkHeader } from './workload-api.ts';
 import { createWorkloads, type Workloads } from './workloads.ts';
 
 /** Calls under way when the agent stops may go on so long; streams end at once. */
 const DRAIN_MS = 1_500;
+const MAX_CONNECTIONS = 4_096;
 
 /** Runs until the signal aborts or the agent may serve no more. Throws SETTINGS_INVALID and FAILED_PRECONDITION with what to do about it, DENIED when the server wants it no more. */
 export async function runAgent(settings: AgentSettings, parts: ProgramParts): Promise<void> {
@@ -130,6 +132,7 @@ async function startPlugins(ready: readonly ReadyPlugin[], host: Host): Promise<
 
 interface Rooms extends Workloads {
   readonly identity: Identity;
+  readonly quotas: Quotas;
 }
 
 function build(
@@ -140,9 +143,11 @@ function build(
   stopped: AbortSignal,
 ): Rooms {
   const trustDomain = agent.trust_domain;
+  const quotas = createQuotas(agent, clock, log);
   const workloads = createWorkloads({
     trustDomain,
     attestors: workload,
+    attestations: quotas.attestations,
     signX509: (requests, signal) => ask((connection) => connection.signX509(requests, signal), signal),
     signJwt: (entryId, audience, signal) => ask((connection) => connection.signJwt(entryId, audience, signal), signal),
     keepOwn: ({ x509 }) => {
@@ -191,27 +196,37 @@ function build(
       throw error;
     }
   }
-  return { ...workloads, identity };
+  return { ...workloads, identity, quotas };
+}
+
+function createQuotas({ limits }: AgentSettings['agent'], clock: Clock, log: Log): Quotas {
+  const wanted = limits.max_connections ?? MAX_CONNECTIONS;
+  const connections = connectionsWithin(openFilesLimit(), wanted, limits.max_connections !== undefined);
+  if (connections < wanted)
+    log.warn('The limit of open files is low: fewer callers can be connected at a time; raise RLIMIT_NOFILE', { count: connections });
+  return new Quotas({ connections, streams: limits.max_streams, messagesPerSecond: limits.max_messages_per_second }, clock, log);
 }
 
 async function listen(settings: AgentSettings, parts: ProgramParts, rooms: Rooms, closing: (() => Promise<void>)[]): Promise<void> {
   const { agent, health_checks: health } = settings;
   const { log, clock } = parts;
-  const { api } = rooms;
+  const { api, quotas } = rooms;
   const healthy = () => agent.disable_workload_api || api.isReady;
-  const open = (services: readonly Service[]): RpcServer =>
-    createRpcServer({ services: [...services, ...reflection(services)], gate: checkHeader, log, allowManyResets: true });
-
-  const rpc = open([
-    ...(agent.disable_workload_api ? [] : [service(SpiffeWorkloadAPIDefinition, api.implementation)]),
-    service(HealthDefinition, healthService(healthy)),
-  ]);
+  const rpc = createPublicRpc({
+    services: [
+      ...(agent.disable_workload_api ? [] : [service(SpiffeWorkloadAPIDefinition, api.implementation)]),
+      service(HealthDefinition, healthService(healthy)),
+    ],
+    quotas,
+    maxStreamsPerConnection: agent.limits.max_streams_per_connection,
+    log,
+  });
   closing.push(async () => {
     log.info('Stopping agent APIs');
     api.end(fail('UNAVAILABLE', 'the agent is stopping'));
     await rpc.drain(DRAIN_MS);
   });
-  const listener = await listenPublic({ path: agent.socket_path, rpc, clock, log });
+  const listener = await listenPublic({ path: agent.socket_path, rpc, clock, log, quotas });
   closing.push(() => listener.close());
 
   if (agent.admin_socket_path !== undefined) {
@@ -223,7 +238,7 @@ async function listen(settings: AgentSettings, parts: ProgramParts, rooms: Rooms
       jwtSvids: () => jwts.size,
       clock,
     });
-    const admin = open([service(LoggerDefinition, createLoggerApi(log)), service(DebugDefinition, debug)]);
+    const admin = createAdminRpc([service(LoggerDefinition, createLoggerApi(log)), service(DebugDefinition, debug)], log);
     closing.push(() => admin.drain(DRAIN_MS));
     const adminListener = await listenAdmin({ path: agent.admin_socket_path, rpc: admin, clock, log });
     closing.push(() => adminListener.close());

@@ -5,6 +5,7 @@ import { isAlive } from '../core/native.ts';
 import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
 import type { Peer } from '../core/rpc-types.ts';
 import { type Selector, selectorKey } from '../core/selector.ts';
+import type { Shares } from '../core/shares.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { type ProcessState, readProcess, sameProcess } from './process.ts';
 
@@ -23,6 +24,8 @@ export interface Attested {
 export interface AttestorOptions {
   /** By the name that its selectors' type becomes. */
   readonly attestors: ReadonlyMap<string, WorkloadAttestor>;
+  /** How many may be under way, of each party its part. */
+  readonly underWay: Shares;
   readonly clock: Clock;
   readonly log: Log;
   /** Of one attestor. Default 10 s. */
@@ -33,6 +36,9 @@ export interface AttestorOptions {
 const KEPT_MS = 1_000;
 /** SPIRE's words: its clients' logs are searched for them. */
 const FAILED = 'workload attestation failed';
+
+/** An attestation is for whoever asks next too: it does not end with one caller. */
+const NEVER = new AbortController().signal;
 
 interface Kept {
   readonly attested: Promise<Attested>;
@@ -77,6 +83,15 @@ export class CallerAttestor {
   }
 
   async #attest(caller: Caller, first: ProcessState): Promise<Attested> {
+    const release = await this.#options.underWay.wait(caller.party ?? '', 1, NEVER);
+    try {
+      return await this.#inTurn(caller, first);
+    } finally {
+      release();
+    }
+  }
+
+  async #inTurn(caller: Caller, first: ProcessState): Promise<Attested> {
     let before = first;
     for (let tries = 0; tries < 2; tries++) {
       const selectors = await this.#ask(caller);
@@ -89,11 +104,11 @@ export class CallerAttestor {
   }
 
   /** All side by side; those that fail are logged and the others count, as in SPIRE. */
-  async #ask({ pid, uid, gid }: Caller): Promise<readonly Selector[]> {
+  async #ask({ pid, uid, gid, party }: Caller): Promise<readonly Selector[]> {
     const { attestors, log } = this.#options;
     const all = await Promise.allSettled(
       Array.from(attestors, async ([type, attestor]) => {
-        const values = await this.#bounded((signal) => attestor.attest({ pid, uid, gid }, signal));
+        const values = await this.#bounded((signal) => attestor.attest({ pid, uid, gid, party }, signal));
         return values.map((value): Selector => ({ type, value }));
       }),
     );

@@ -5,10 +5,14 @@ import { basename, dirname, join, relative, resolve } from 'node:path';
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { PeerCredentials } from '../core/native.ts';
-import type { RpcServer } from '../core/rpc.ts';
+import { reflection } from '../core/reflection.ts';
+import { createRpcServer, type RpcServer, type Service } from '../core/rpc.ts';
 import { listenUnix, type UnixListenOptions } from '../core/unix-socket.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { handOn } from './handon.ts';
+import { partyOf } from './party.ts';
+import type { Quotas } from './quotas.ts';
+import { checkHeader } from './workload-api.ts';
 
 export interface Listener {
   /** Takes no more connections; those that were handed on stay, those that said nothing yet end. */
@@ -22,18 +26,43 @@ export interface ListenerParts {
   readonly log: Log;
 }
 
-const MAX_CONNECTIONS = 4_096;
-/** Of one user: nobody can take all. */
-const MAX_CONNECTIONS_PER_USER = 2_048;
+/** Of a workload; the largest is a token to validate. */
+const MAX_REQUEST_BYTES = 128 * 1024;
+/** A connection without a call ends: its client connects again when it has one. */
+const IDLE_MS = 5 * 60_000;
+
+/** What answers on the public socket: within `quotas`, and with the header that a browser can't be tricked into sending. */
+export function createPublicRpc(parts: {
+  readonly services: readonly Service[];
+  readonly quotas: Quotas;
+  readonly maxStreamsPerConnection: number;
+  readonly log: Log;
+}): RpcServer {
+  const { services, quotas, maxStreamsPerConnection, log } = parts;
+  return createRpcServer({
+    services: [...services, ...reflection(services)],
+    gate: (context, request) => {
+      checkHeader(context);
+      return quotas.turn(context, request);
+    },
+    admit: quotas.admit,
+    spend: quotas.spend,
+    log,
+    allowManyResets: true,
+    maxConcurrentStreams: maxStreamsPerConnection,
+    maxMessageBytes: MAX_REQUEST_BYTES,
+    maxConnectionIdleMs: IDLE_MS,
+  });
+}
+
+export function createAdminRpc(services: readonly Service[], log: Log): RpcServer {
+  return createRpcServer({ services: [...services, ...reflection(services)], log, allowManyResets: true });
+}
 
 /** The Workload API's socket: everybody may connect, nobody but us can put another in its place. */
-export async function listenPublic(parts: ListenerParts): Promise<Listener> {
-  const listener = await listen(parts, {
-    mode: 0o777,
-    directoryMode: 0o755,
-    maxConnections: MAX_CONNECTIONS,
-    maxPerUser: MAX_CONNECTIONS_PER_USER,
-  });
+export async function listenPublic(parts: ListenerParts & { readonly quotas: Quotas }): Promise<Listener> {
+  const { quotas } = parts;
+  const listener = await listen(parts, { mode: 0o777, directoryMode: 0o755, maxConnections: quotas.connections.capacity }, quotas);
   const { log } = parts;
   log.info('Starting Workload API', { address: listener.path, network: 'unix' });
   // SPIRE's words, for which scripts wait
@@ -43,39 +72,38 @@ export async function listenPublic(parts: ListenerParts): Promise<Listener> {
 
 /** For the agent's own user and group. */
 export async function listenAdmin(parts: ListenerParts): Promise<Listener> {
-  const listener = await listen(parts, { mode: 0o770, directoryMode: 0o750, maxConnections: 256, maxPerUser: 256 });
+  const listener = await listen(parts, { mode: 0o770, directoryMode: 0o750, maxConnections: 256 });
   parts.log.info('Starting Admin APIs', { address: listener.path, network: 'unix' });
   return listener;
 }
 
-type Bounds = Pick<UnixListenOptions, 'mode' | 'directoryMode' | 'maxConnections'> & { readonly maxPerUser: number };
+type Bounds = Pick<UnixListenOptions, 'mode' | 'directoryMode' | 'maxConnections'>;
 
+/** @param quotas left out: whoever may connect is not told apart */
 async function listen(
   { path, rpc, clock, log }: ListenerParts,
-  { maxPerUser, ...bounds }: Bounds,
+  bounds: Bounds,
+  quotas?: Quotas,
 ): Promise<Listener & { readonly path: string }> {
-  const perUser = new Map<number, number>();
   /** Not handed on yet: nobody else ends them. */
   const looking = new Set<Socket>();
   const onConnection = (socket: Socket, peer: PeerCredentials) => {
-    const count = (perUser.get(peer.uid) ?? 0) + 1;
-    if (count > maxPerUser) {
-      log.warn('Connection refused: too many of one user', { path, uid: peer.uid, count: maxPerUser });
-      socket.destroy();
-      return;
+    const party = quotas && partyOf(peer);
+    if (party !== undefined) {
+      const release = quotas?.connections.take(party);
+      if (!release) {
+        quotas?.refused('connections', { ...peer, party });
+        socket.destroy();
+        return;
+      }
+      socket.once('close', release);
     }
-    perUser.set(peer.uid, count);
     looking.add(socket);
-    socket.once('close', () => {
-      looking.delete(socket);
-      const left = (perUser.get(peer.uid) ?? 1) - 1;
-      if (left === 0) perUser.delete(peer.uid);
-      else perUser.set(peer.uid, left);
-    });
+    socket.once('close', () => looking.delete(socket));
     handOn(socket, { clock }).then(
       (connection) => {
         looking.delete(socket);
-        rpc.accept(connection, { kind: 'process', ...peer, connection: socket });
+        rpc.accept(connection, { kind: 'process', ...peer, ...(party !== undefined && { party }), connection: socket });
       },
       (error: unknown) => log.debug('Connection refused', { path, pid: peer.pid, error }),
     );

@@ -58,6 +58,17 @@ const agent = z
     allowed_foreign_jwt_claims: z.array(z.string()).default([]),
     disable_workload_api: z.boolean().default(false),
     insecure_allow_inspector: z.boolean().default(false),
+    /** Ours. Of the public socket; of each a user and container gets an eighth. */
+    limits: z
+      .strictObject({
+        /** Default: 4096, or as many as the limit of open files leaves room for. */
+        max_connections: z.int().min(16, 'must be at least 16').optional(),
+        max_streams: z.int().min(16, 'must be at least 16').default(16_384),
+        max_streams_per_connection: z.int().min(1, 'must be at least 1').max(100_000, 'must be at most 100000').default(1_000),
+        /** Of one user and container; 0: no limit. */
+        max_messages_per_second: z.int().min(0, 'must not be negative').default(10_000),
+      })
+      .prefault({}),
     log_file: path.optional(),
     log_format: z
       .string()

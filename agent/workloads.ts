@@ -1,6 +1,7 @@
 /** What serves workloads: entries, SVIDs, views and the Workload API, each told of the others' changes. */
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import type { Shares } from '../core/shares.ts';
 import type { WorkloadAttestor } from '../core/plugin/workload-attestor.ts';
 import type { Bundle } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
@@ -17,6 +18,8 @@ import { WorkloadApi } from './workload-api.ts';
 export interface WorkloadsOptions {
   readonly trustDomain: TrustDomain;
   readonly attestors: ReadonlyMap<string, WorkloadAttestor>;
+  /** Attestations that may be under way. */
+  readonly attestations: Shares;
   readonly signX509: SvidsOptions['sign'];
   readonly signJwt: JwtCacheOptions['sign'];
   /** The own bundle has other X.509 authorities. */
@@ -88,7 +91,7 @@ export function createWorkloads(options: WorkloadsOptions): Workloads {
   });
   const api = new WorkloadApi({
     trustDomain,
-    attestor: new CallerAttestor({ attestors: options.attestors, clock, log }),
+    attestor: new CallerAttestor({ attestors: options.attestors, underWay: options.attestations, clock, log }),
     views,
     jwts,
     clock,

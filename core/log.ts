@@ -20,6 +20,8 @@ export interface Fields {
   readonly pid?: number;
   readonly uid?: number;
   readonly gid?: number;
+  /** On whose account a caller is: its user and its container. */
+  readonly party?: string;
   readonly count?: number;
   readonly size_bytes?: number;
   /** The time of the newest change that a restored datastore knows. */

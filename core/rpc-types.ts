@@ -11,6 +11,8 @@ export type Peer =
       readonly uid: number;
       readonly gid: number;
       readonly pidfd: number;
+      /** On whose account its calls are, where callers are told apart. */
+      readonly party?: string;
       readonly connection: object;
     }
   /** A TLS peer. `id` undefined: it showed no certificate (which only attestation and bundle reading allow). */

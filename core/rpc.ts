@@ -16,7 +16,7 @@ import {
 } from '@grpc/grpc-js';
 import { Status as RpcStatus } from '../proto/gen/google/rpc/status.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
-import { encodeMessage, type MethodDefinition, methodPath, type ServiceDefinition } from '../spiffe/service.ts';
+import { Encoded, encodeMessage, type MethodDefinition, methodPath, type ServiceDefinition } from '../spiffe/service.ts';
 import { type CoreCode, detailsOf, fail } from './errors.ts';
 import type { Log } from './log.ts';
 import type { CallContext, Implementation, Peer } from './rpc-types.ts';
@@ -107,6 +107,10 @@ export interface RpcServerSettings {
    * a thousand; on TCP the guard stays.
    */
   readonly allowManyResets?: boolean;
+  /** Called when a stream is opened, before any of its messages is read: throws to refuse it. What it gives is called once when the stream has ended. */
+  readonly admit?: (peer: Peer) => () => void;
+  /** Called before a ready-made message of a stream is written: resolves when so many bytes may wait for the peer to read them, and gives what to call when they are gone. */
+  readonly spend?: (peer: Peer, bytes: number, signal: AbortSignal) => Promise<() => void> | (() => void);
 }
 
 export interface RpcServer {
@@ -138,17 +142,29 @@ export function createRpcServer(settings: RpcServerSettings): RpcServer {
   const open = new Set<Duplex>();
   return {
     accept(socket, peer) {
-      const told = (_: unknown, call: ConstructorParameters<typeof ServerInterceptingCall>[0]) =>
-        new ServerInterceptingCall(call, {
+      const told = (_: unknown, call: ConstructorParameters<typeof ServerInterceptingCall>[0]) => {
+        let ended = () => {};
+        return new ServerInterceptingCall(call, {
           start: (next) =>
             next({
               onReceiveMetadata: (metadata: PeerMetadata, pass) => {
+                try {
+                  ended = settings.admit?.(peer) ?? ended;
+                } catch (error) {
+                  return call.sendStatus(toStatus(error));
+                }
                 // a symbol can't come from the wire
                 metadata[PEER] = peer;
-                pass(metadata);
+                return pass(metadata);
               },
+              onCancel: () => ended(),
             }),
+          sendStatus: (status, next) => {
+            ended();
+            next(status);
+          },
         });
+      };
       const injector = server.createConnectionInjector(
         experimental.createServerCredentialsWithInterceptors(ServerCredentials.createInsecure(), [told]),
       );
@@ -270,7 +286,8 @@ function serveStream(path: string, method: MethodDefinition, run: Anything, sett
     call.on('error', () => {});
     const request = method.requestStream ? undefined : call.request;
     const input = method.requestStream ? requestsOf(call as unknown as Readable) : request;
-    void guarded(settings, context, request, () => pump(call, run(input, context), stop)).then(
+    const spend = (bytes: number) => settings.spend?.(context.peer, bytes, context.signal);
+    void guarded(settings, context, request, () => pump(call, run(input, context), stop, spend)).then(
       () => {
         finish();
         call.end();
@@ -283,14 +300,26 @@ function serveStream(path: string, method: MethodDefinition, run: Anything, sett
   };
 }
 
-async function pump(call: ServerWritableStream<unknown, unknown>, answers: AsyncIterable<unknown>, stop: Stop): Promise<void> {
+async function pump(
+  call: ServerWritableStream<unknown, unknown>,
+  answers: AsyncIterable<unknown>,
+  stop: Stop,
+  spend: (bytes: number) => Promise<() => void> | (() => void) | undefined,
+): Promise<void> {
   const iterator = answers[Symbol.asyncIterator]();
   try {
     for (;;) {
       const next = await stop.unless(iterator.next());
       if (next.done) return;
-      // one at a time: what is not written yet can still be replaced by something newer
-      await stop.unless(new Promise((resolve) => call.write(next.value, resolve)));
+      const { value } = next;
+      const spent = spend(value instanceof Encoded ? value.bytes.length : 0);
+      const gone = spent instanceof Promise ? await stop.unless(spent) : spent;
+      try {
+        // one at a time: what is not written yet can still be replaced by something newer
+        await stop.unless(new Promise((resolve) => call.write(value, resolve)));
+      } finally {
+        gone?.();
+      }
     }
   } finally {
     // the generator may be waiting for something of its own: told to end, not waited for

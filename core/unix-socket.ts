@@ -45,7 +45,7 @@ export async function listenUnix(options: UnixListenOptions): Promise<UnixListen
   const lock = lockFile(`${path}.lock`, 'the socket');
   try {
     await removeDead(path);
-    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, highWaterMark: 16 * 1024 }, (socket) =>
+    const server = createServer({ pauseOnConnect: true, highWaterMark: 16 * 1024 }, (socket) =>
       accept(socket, options),
     );
     server.maxConnections = options.maxConnections;
@@ -86,7 +86,8 @@ function listening(server: Server, path: string): Promise<void> {
       if (cause.code === 'EADDRINUSE') refuse(inUse(path));
       else refuse(fail('SETTINGS_INVALID', `socket ${path}: ${cause.message}`, { cause }));
     });
-    server.listen({ path }, () => done());
+    // as many as the kernel lets wait (net.core.somaxconn): whoever comes when that is full is turned away before we hear of him
+    server.listen({ path, backlog: 65_535 }, () => done());
   });
 }
 

@@ -5,6 +5,8 @@ export interface WorkloadProcess {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
+  /** On whose account costly work is; of an operator's question there is none. */
+  readonly party?: string | undefined;
 }
 
 export interface WorkloadAttestor {

@@ -5,12 +5,18 @@ import { open } from 'node:fs/promises';
 import { z } from 'zod';
 import { fail } from '../../core/errors.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
+import { Rate } from '../../core/rate.ts';
 
 const settings = z.strictObject({
   /** Adds `path` and `sha256`. */
   discover_workload_path: z.boolean().default(false),
   /** Bytes. Programs larger than this are not attested; 0: no limit; below 0: no hash. */
   workload_size_limit: z.number().int().default(0),
+  /** Ours. Of the programs of one user and container; 0: no limit. */
+  max_hashed_bytes_per_second: z
+    .int()
+    .min(0, 'must not be negative')
+    .default(256 * 1024 * 1024),
 });
 
 export default definePlugin({
@@ -18,12 +24,12 @@ export default definePlugin({
   name: 'unix',
   settings,
 
-  async start({ discover_workload_path: discoverPath, workload_size_limit: sizeLimit }) {
+  async start({ discover_workload_path: discoverPath, workload_size_limit: sizeLimit, max_hashed_bytes_per_second: perSecond }, { clock }) {
     const users = new Names('/etc/passwd');
     const groups = new Names('/etc/group');
-    const hashes = new Hashes(sizeLimit);
+    const hashes = new Hashes(sizeLimit, new Rate(perSecond, clock));
     return {
-      async attest({ pid }, signal) {
+      async attest({ pid, party = '' }, signal) {
         const { uid, gid, supplementary } = ids(pid);
         const named = (prefix: string, name: string | undefined) => (name === undefined ? [] : [`${prefix}:${name}`]);
         const selectors = [
@@ -35,7 +41,7 @@ export default definePlugin({
         ];
         if (!discoverPath) return selectors;
         selectors.push(`path:${pathOf(pid)}`);
-        if (sizeLimit >= 0) selectors.push(`sha256:${await hashes.of(pid, signal)}`);
+        if (sizeLimit >= 0) selectors.push(`sha256:${await hashes.of(pid, party, signal)}`);
         return selectors;
       },
     };
@@ -105,21 +111,23 @@ const KEPT = 512;
 /** SHA-256 of what processes execute, each file read once until it changes. */
 class Hashes {
   readonly #limit: number;
+  readonly #rate: Rate;
   /** By device, inode, size and times; ctime is one that nobody can set. Oldest use first. */
   readonly #known = new Map<string, Promise<string>>();
 
-  constructor(limit: number) {
+  constructor(limit: number, rate: Rate) {
     this.#limit = limit;
+    this.#rate = rate;
   }
 
   /** Through /proc/PID/exe: the file itself, whatever its name shows now, in whatever mount namespace. */
-  async of(pid: number, signal: AbortSignal): Promise<string> {
+  async of(pid: number, party: string, signal: AbortSignal): Promise<string> {
     const path = `/proc/${pid}/exe`;
     const key = read(pid, () => versionOf(statSync(path, { bigint: true })));
     let known = this.#known.get(key);
     this.#known.delete(key);
     if (!known) {
-      known = this.#hash(pid, path, key, signal);
+      known = this.#hash(pid, path, key, party, signal);
       known.catch(() => this.#known.delete(key));
     }
     this.#known.set(key, known);
@@ -131,12 +139,12 @@ class Hashes {
       return await known;
     } catch (error) {
       // somebody else's time was up, ours is not
-      if (!signal.aborted && isAbort(error)) return this.of(pid, signal);
+      if (!signal.aborted && isAbort(error)) return this.of(pid, party, signal);
       throw error;
     }
   }
 
-  async #hash(pid: number, path: string, key: string, signal: AbortSignal): Promise<string> {
+  async #hash(pid: number, path: string, key: string, party: string, signal: AbortSignal): Promise<string> {
     const file = await open(path).catch((cause: unknown) => {
       throw fail('UNAVAILABLE', `process ${pid}: ${(cause as Error).message}`, { cause });
     });
@@ -153,6 +161,7 @@ class Hashes {
         const { bytesRead } = await file.read(chunk, 0, chunk.length);
         if (bytesRead === 0) break;
         hash.update(chunk.subarray(0, bytesRead));
+        await this.#rate.wait(party, bytesRead, signal);
       }
       if (versionOf(await file.stat({ bigint: true })) !== key)
         throw fail('UNAVAILABLE', `process ${pid}: its program changed while it was read`);

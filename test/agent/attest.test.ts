@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type Caller, CallerAttestor } from '../../agent/attest.ts';
 import { silent } from '../../core/log.ts';
 import { closeFd, peerCredentials } from '../../core/native.ts';
+import { Shares } from '../../core/shares.ts';
 import type { WorkloadAttestor } from '../../core/plugin/workload-attestor.ts';
 import unix from '../../plugins/workload-attestor/unix.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
@@ -71,7 +72,7 @@ function counting(attest: WorkloadAttestor['attest'] = async () => ['a']): Workl
   return one;
 }
 const make = (attestors: Record<string, WorkloadAttestor>, log = silent) =>
-  new CallerAttestor({ attestors: new Map(Object.entries(attestors)), clock, log, timeoutMs: 1000 });
+  new CallerAttestor({ attestors: new Map(Object.entries(attestors)), underWay: new Shares(256), clock, log, timeoutMs: 1000 });
 
 test('every attestor counts; selectors carry its name and come sorted, each once', async () => {
   const { caller } = await connected();

@@ -3,13 +3,13 @@ import { generateKeyPairSync, sign } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Registration } from '../../agent/cache.ts';
-import { listenPublic } from '../../agent/listeners.ts';
-import { checkHeader } from '../../agent/workload-api.ts';
+import { createPublicRpc, listenPublic } from '../../agent/listeners.ts';
+import { Quotas, type QuotaSettings } from '../../agent/quotas.ts';
 import { createWorkloads, type Workloads, type WorkloadsOptions } from '../../agent/workloads.ts';
 import { fail } from '../../core/errors.ts';
 import { localSigningKey } from '../../core/local-key.ts';
 import { silent } from '../../core/log.ts';
-import { createRpcServer, service } from '../../core/rpc.ts';
+import { service } from '../../core/rpc.ts';
 import type { Selector } from '../../core/selector.ts';
 import { parseCsr } from '../../core/x509/csr.ts';
 import { issueX509Svid } from '../../core/x509/issue.ts';
@@ -114,7 +114,11 @@ export interface Rig {
 }
 
 /** Not synced yet: `workloads.replica.synced()` is the test's. */
-export async function createRig(options: Partial<WorkloadsOptions> = {}): Promise<Rig> {
+export async function createRig(
+  options: Partial<WorkloadsOptions> = {},
+  limits: QuotaSettings = { connections: 4_096, streams: 16_384, messagesPerSecond: 0 },
+): Promise<Rig> {
+  const quotas = new Quotas(limits, systemClock, silent);
   const dir = mkdtempSync(join('/tmp', 'workload-'));
   const path = join(dir, 'public', 'api.sock');
   const home = await realm(trustDomain.name);
@@ -127,6 +131,7 @@ export async function createRig(options: Partial<WorkloadsOptions> = {}): Promis
   };
   const workloads = createWorkloads({
     trustDomain,
+    attestations: quotas.attestations,
     attestors: new Map([
       [
         'test',
@@ -162,13 +167,13 @@ export async function createRig(options: Partial<WorkloadsOptions> = {}): Promis
   });
   workloads.replica.start(home.bundle);
   const signing = workloads.svids.run(stop.signal).catch(() => {});
-  const rpc = createRpcServer({
+  const rpc = createPublicRpc({
     services: [service(SpiffeWorkloadAPIDefinition, workloads.api.implementation)],
-    gate: checkHeader,
+    quotas,
+    maxStreamsPerConnection: 1_000,
     log: silent,
-    allowManyResets: true,
   });
-  const listener = await listenPublic({ path, rpc, clock: systemClock, log: silent });
+  const listener = await listenPublic({ path, rpc, clock: systemClock, log: silent, quotas });
   const channel = openChannel({ target: `unix://${path}` });
   const rig: Rig = {
     workloads,
