@@ -19,6 +19,7 @@ import { SpiffeWorkloadAPIDefinition } from '../proto/gen/spiffe/workload/worklo
 import { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts';
 import { LoggerDefinition } from '../proto/gen/spire/api/agent/logger/v1/logger.ts';
 import { bootstrapBundle } from './bootstrap.ts';
+import { ExplainDefinition } from '../proto/gen/warifu/api/agent/explain/v1/explain.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
@@ -230,7 +231,7 @@ async function listen(settings: AgentSettings, parts: ProgramParts, rooms: Rooms
   closing.push(() => listener.close());
 
   if (agent.admin_socket_path !== undefined) {
-    const { identity, svids, jwts, lastSyncMs } = rooms;
+    const { identity, svids, jwts, lastSyncMs, explain } = rooms;
     const debug = createDebugApi({
       svid: () => identity.svid.chain,
       lastSyncMs,
@@ -238,7 +239,10 @@ async function listen(settings: AgentSettings, parts: ProgramParts, rooms: Rooms
       jwtSvids: () => jwts.size,
       clock,
     });
-    const admin = createAdminRpc([service(LoggerDefinition, createLoggerApi(log)), service(DebugDefinition, debug)], log);
+    const admin = createAdminRpc(
+      [service(LoggerDefinition, createLoggerApi(log)), service(DebugDefinition, debug), service(ExplainDefinition, explain)],
+      log,
+    );
     closing.push(() => admin.drain(DRAIN_MS));
     const adminListener = await listenAdmin({ path: agent.admin_socket_path, rpc: admin, clock, log });
     closing.push(() => adminListener.close());

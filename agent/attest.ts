@@ -21,6 +21,12 @@ export interface Attested {
   readonly process: ProcessState;
 }
 
+export interface AttestorFailure {
+  /** Its name. */
+  readonly attestor: string;
+  readonly error: unknown;
+}
+
 export interface AttestorOptions {
   /** By the name that its selectors' type becomes. */
   readonly attestors: ReadonlyMap<string, WorkloadAttestor>;
@@ -70,6 +76,17 @@ export class CallerAttestor {
     return until(attested, signal);
   }
 
+  /** As `attest`, anew, and with what each attestor failed with; where all of them failed, nothing was found. */
+  async explain(
+    caller: Caller,
+    signal: AbortSignal,
+  ): Promise<{ readonly selectors: readonly Selector[]; readonly failures: readonly AttestorFailure[] }> {
+    const before = this.look(caller);
+    const asked = await until(this.#ask(caller), signal);
+    if (!sameProcess(before, this.look(caller))) throw fail('UNAVAILABLE', 'the process became another program meanwhile; ask again');
+    return asked;
+  }
+
   /** The process as it is now. Throws UNAVAILABLE when it is gone, or no longer runs under the ids that it connected with. */
   look(caller: Caller): ProcessState {
     const state = readProcess(caller.pid);
@@ -94,7 +111,10 @@ export class CallerAttestor {
   async #inTurn(caller: Caller, first: ProcessState): Promise<Attested> {
     let before = first;
     for (let tries = 0; tries < 2; tries++) {
-      const selectors = await this.#ask(caller);
+      const { selectors, failures } = await this.#ask(caller);
+      for (const { attestor, error } of failures)
+        this.#options.log.error('Failed to collect all selectors for PID', { pid: caller.pid, plugin: attestor, error });
+      if (failures.length > 0 && failures.length === this.#options.attestors.size) throw fail('UNAVAILABLE', FAILED);
       const after = this.look(caller);
       if (sameProcess(before, after)) return { selectors, key: selectors.map(selectorKey).join('\n'), process: after };
       before = after;
@@ -103,9 +123,14 @@ export class CallerAttestor {
     throw fail('UNAVAILABLE', FAILED);
   }
 
-  /** All side by side; those that fail are logged and the others count, as in SPIRE. */
-  async #ask({ pid, uid, gid, party }: Caller): Promise<readonly Selector[]> {
-    const { attestors, log } = this.#options;
+  /** All side by side; those that fail are told and the others count, as in SPIRE. */
+  async #ask({
+    pid,
+    uid,
+    gid,
+    party,
+  }: Caller): Promise<{ readonly selectors: readonly Selector[]; readonly failures: readonly AttestorFailure[] }> {
+    const { attestors } = this.#options;
     const all = await Promise.allSettled(
       Array.from(attestors, async ([type, attestor]) => {
         const values = await this.#bounded((signal) => attestor.attest({ pid, uid, gid, party }, signal));
@@ -114,12 +139,12 @@ export class CallerAttestor {
     );
     const names = [...attestors.keys()];
     const found = new Map<string, Selector>();
+    const failures: AttestorFailure[] = [];
     for (const [index, one] of all.entries()) {
       if (one.status === 'fulfilled') for (const selector of one.value) found.set(selectorKey(selector), selector);
-      else log.error('Failed to collect all selectors for PID', { pid, plugin: names[index] ?? '', error: one.reason });
+      else failures.push({ attestor: names[index] ?? '', error: one.reason });
     }
-    if (all.length > 0 && all.every((one) => one.status === 'rejected')) throw fail('UNAVAILABLE', FAILED);
-    return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, selector]) => selector);
+    return { selectors: [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, selector]) => selector), failures };
   }
 
   async #bounded<T>(ask: (signal: AbortSignal) => Promise<T>): Promise<T> {

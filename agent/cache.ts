@@ -59,6 +59,13 @@ interface Row {
   readonly anchor: string;
 }
 
+/** An entry that a caller does not match. */
+export interface Near {
+  readonly registration: Registration;
+  /** Selectors of the entry that the caller lacks; at least one. */
+  readonly missing: readonly Selector[];
+}
+
 export class EntryCache {
   readonly #rows = new Map<string, Row>();
   readonly #index = new Index<Row>();
@@ -101,6 +108,21 @@ export class EntryCache {
       }
     }
     return withoutRepeatedHints(found.sort((a, b) => (a.id < b.id ? -1 : 1)));
+  }
+
+  /** Those that the caller does not match, those that lack least first, then those that have most; looks at every entry. */
+  nearest(selectors: ReadonlySet<string>, count: number): readonly Near[] {
+    const found: (Near & { readonly has: number })[] = [];
+    const worse = (a: (typeof found)[number], b: (typeof found)[number]) =>
+      a.missing.length - b.missing.length || b.has - a.has || (a.registration.id < b.registration.id ? -1 : 1);
+    for (const { registration, keys } of this.#rows.values()) {
+      if (registration.storeSvid) continue;
+      const missing = registration.selectors.filter((_, at) => !selectors.has(keys[at] ?? ''));
+      if (missing.length === 0) continue;
+      found.push({ registration, missing, has: keys.length - missing.length });
+      if (found.length >= 2 * count) found.sort(worse).length = count;
+    }
+    return found.sort(worse).slice(0, count);
   }
 
   /** As the push stream's `Hello` wants it. */

@@ -2,6 +2,7 @@
 import { isCoded, fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { CallContext, Implementation } from '../core/rpc-types.ts';
+import { Seldom } from '../core/seldom.ts';
 import { selectorKey } from '../core/selector.ts';
 import {
   JWTBundlesResponse,
@@ -21,7 +22,8 @@ import { isJsonArray, type JsonValue } from '../spiffe/json.ts';
 import { type JwtSvid, validateJwtSvid } from '../spiffe/jwt-svid.ts';
 import { Encoded, encodeMessage } from '../spiffe/service.ts';
 import type { Attested, Caller, CallerAttestor } from './attest.ts';
-import type { Registration } from './cache.ts';
+import type { Near, Registration } from './cache.ts';
+import { nearText } from './explain.ts';
 import type { JwtCache } from './jwt-cache.ts';
 import { sameProcess } from './process.ts';
 import { rpcErrorText } from './server-client.ts';
@@ -31,6 +33,8 @@ export interface WorkloadApiOptions {
   readonly trustDomain: TrustDomain;
   readonly attestor: CallerAttestor;
   readonly views: Views;
+  /** The entries that come nearest to these selectors. */
+  readonly nearest: (selectors: ReadonlySet<string>) => readonly Near[];
   readonly jwts: JwtCache;
   readonly clock: Clock;
   readonly log: Log;
@@ -57,6 +61,7 @@ export function checkHeader({ method, metadata }: Pick<CallContext, 'method' | '
 
 export class WorkloadApi {
   readonly #options: WorkloadApiOptions;
+  readonly #seldom: Seldom;
   #ready = false;
   #ended: Error | undefined;
 
@@ -71,6 +76,7 @@ export class WorkloadApi {
 
   constructor(options: WorkloadApiOptions) {
     this.#options = options;
+    this.#seldom = new Seldom(options.clock, { everyMs: 60_000, atOnce: 30 });
   }
 
   /** Entries and bundles are as the server has them: until then nobody is told that there is nothing. */
@@ -121,6 +127,9 @@ export class WorkloadApi {
         fresh = false;
         await view.next(seen, signal);
       }
+    } catch (error) {
+      this.#sayWhy(error, context, attested);
+      throw error;
     } finally {
       views.close(view);
     }
@@ -203,9 +212,29 @@ export class WorkloadApi {
       if (!fresh) await this.#attestAgain(caller, attested, context.signal);
       this.#refuseEnded();
       return await answer(view, caller);
+    } catch (error) {
+      this.#sayWhy(error, context, attested);
+      throw error;
     } finally {
       views.close(view);
     }
+  }
+
+  /** The caller gets SPIRE's three words; what was seen and what was missing is for whoever reads the log. A caller asks again and again: it is said now and then. */
+  #sayWhy(error: unknown, { method, peer }: CallContext, { key, selectors }: Attested): void {
+    const { nearest, log } = this.#options;
+    if (!isCoded(error, 'DENIED') || this.#ended || peer.kind !== 'process') return;
+    const heldBack = this.#seldom.heldBack(`${peer.uid} ${key}`);
+    if (heldBack === undefined) return;
+    const near = nearest(new Set(selectors.map(selectorKey)));
+    log.info('No identity issued: no entry has only selectors that the caller has', {
+      method,
+      pid: peer.pid,
+      uid: peer.uid,
+      count: heldBack + 1,
+      selectors: selectors.map(selectorKey),
+      nearest: near.map(nearText),
+    });
   }
 
   async #attest({ peer, signal, method }: CallContext): Promise<{ caller: Caller; attested: Attested }> {

@@ -9,6 +9,7 @@ import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { CallerAttestor } from './attest.ts';
 import { EntryCache } from './cache.ts';
+import { createExplainApi } from './explain.ts';
 import { JwtCache, type JwtCacheOptions } from './jwt-cache.ts';
 import { LocalReplica } from './replica.ts';
 import { Svids, type SvidsOptions, type WorkloadKeyType } from './svids.ts';
@@ -48,6 +49,7 @@ export interface Workloads {
   /** Signs while its `run` runs. */
   readonly svids: Svids;
   readonly jwts: JwtCache;
+  readonly explain: ReturnType<typeof createExplainApi>;
   /** When everything was last known to be as the server has it; 0: never. */
   lastSyncMs(): number;
   /** The server wants this agent no more: nobody gets anything from it any more. */
@@ -89,9 +91,11 @@ export function createWorkloads(options: WorkloadsOptions): Workloads {
     hitTimeoutMs: options.jwtHitTimeoutMs ?? JWT_HIT_MS,
     signal: options.signal,
   });
+  const attestor = new CallerAttestor({ attestors: options.attestors, underWay: options.attestations, clock, log });
   const api = new WorkloadApi({
     trustDomain,
-    attestor: new CallerAttestor({ attestors: options.attestors, underWay: options.attestations, clock, log }),
+    attestor,
+    nearest: (selectors) => cache.nearest(selectors, 3),
     views,
     jwts,
     clock,
@@ -124,6 +128,7 @@ export function createWorkloads(options: WorkloadsOptions): Workloads {
     svids,
     jwts,
     lastSyncMs: () => lastSyncMs,
+    explain: createExplainApi({ attestor, cache, svids, lastSyncMs: () => lastSyncMs }),
     forbid: () => {
       api.end(fail('DENIED', 'no identity issued'));
       svids.clear();

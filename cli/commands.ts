@@ -59,6 +59,7 @@ export const LEAVES: readonly Leaf[] = [
   leaf('agent run', 'Runs the agent', async () => (await import('./run-agent.ts')).run),
   leaf('agent validate', "Validates the agent's configuration file", async () => (await import('./run-agent.ts')).validate),
   leaf('agent healthcheck', 'Determines agent health status', async () => (await import('./healthcheck.ts')).agent),
+  leaf('agent explain', 'Says why a process has its identities, or none', async () => (await import('./explain.ts')).explain),
   leaf('agent api fetch', 'Fetches X509 SVIDs from the Workload API', async () => (await import('./workload.ts')).fetchX509),
   leaf('agent api fetch x509', 'Fetches X509 SVIDs from the Workload API', async () => (await import('./workload.ts')).fetchX509),
   leaf('agent api fetch jwt', 'Fetches a JWT SVID from the Workload API', async () => (await import('./workload.ts')).fetchJwt),

@@ -24,6 +24,18 @@ export const AGENT: Socket = {
   missing: (template) => ` ${template} environment variable must be defined when using the instance flag`,
 };
 
+/** The agent's admin socket. SPIRE has no default for it: ours stands beside the public one's. */
+export const AGENT_ADMIN: Socket = {
+  preset: '/tmp/spire-agent/private/admin.sock',
+  variable: 'SPIRE_AGENT_ADMIN_SOCKET',
+  missing: (template) => ` ${template} environment variable must be defined when using the instance flag`,
+};
+
+export const agentAdminFlags = {
+  socketPath: text("Path to the agent's admin socket (admin_socket_path); env SPIRE_AGENT_ADMIN_SOCKET", AGENT_ADMIN.preset, 'path'),
+  instance: text('Instance name to substitute into socket templates (env SPIRE_AGENT_ADMIN_SOCKET_TEMPLATE)', '', 'name'),
+} as const;
+
 export const serverFlags = {
   socketPath: text('Path to the SPIRE Server API socket; env SPIRE_SERVER_PRIVATE_SOCKET', SERVER.preset, 'path'),
   instance: text('Instance name to substitute into socket templates (env SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE)', '', 'name'),

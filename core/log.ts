@@ -5,8 +5,10 @@ export type Level = 'panic' | 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 't
 /** Everything that a log line may carry beside its message. Add a field here, once, with its meaning. Never keys, tokens, JWTs or CSRs. */
 export interface Fields {
   readonly spiffe_id?: string;
-  /** Of a caller, `type:value`; at debug level. */
+  /** Of a caller, `type:value`; at debug level, and of callers without an identity. */
   readonly selectors?: readonly string[];
+  /** Entries that a caller without an identity came nearest to, and what it lacks for each. */
+  readonly nearest?: readonly string[];
   readonly agent_id?: string;
   readonly entry_id?: string;
   readonly trust_domain?: string;

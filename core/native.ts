@@ -83,6 +83,14 @@ export function peerCredentials(socket: Socket): PeerCredentials {
   return { pid, uid, gid, pidfd };
 }
 
+/** Names the process that has this number now. Who asked closes it with `closeFd`. Throws UNAVAILABLE when there is none. */
+export function openPidfd(pid: number): number {
+  const { pidfdOpen, errno } = native();
+  const pidfd = pidfdOpen(SYS_PIDFD_OPEN, pid, 0);
+  if (pidfd < 0) throw fail('UNAVAILABLE', `there is no process ${pid} (errno ${errno()})`);
+  return pidfd;
+}
+
 /** Whether the process behind `pidfd` has not ended. */
 export function isAlive(pidfd: number): boolean {
   const request = Buffer.alloc(8);
