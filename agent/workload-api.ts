@@ -17,7 +17,7 @@ import {
 import { BundleSet } from '../spiffe/bundle.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
-import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { IdError, SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isJsonArray, type JsonValue } from '../spiffe/json.ts';
 import { type JwtSvid, validateJwtSvid } from '../spiffe/jwt-svid.ts';
 import { Encoded, encodeMessage } from '../spiffe/service.ts';
@@ -291,7 +291,7 @@ function requestedId(text: string): SpiffeId {
     return SpiffeId.parse(text);
   } catch (error) {
     if (!isCoded(error)) throw error;
-    throw fail('REQUEST_INVALID', `invalid requested SPIFFE ID: ${error.message}`, { cause: error });
+    throw fail('REQUEST_INVALID', `invalid requested SPIFFE ID: ${error instanceof IdError ? error.why : error.message}`, { cause: error });
   }
 }
 

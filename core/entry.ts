@@ -1,6 +1,6 @@
 /** A registration entry: who (selectors, below which parent) gets which SPIFFE ID, and how. */
 import type { EntryMask, Entry as WireEntry } from '../proto/gen/spire/api/types/entry.ts';
-import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { IdError, SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { fail, isCoded } from './errors.ts';
 import { idToMessage, memberIdOf, workloadIdOf } from './message-id.ts';
 import { checkSelector, type Selector, selectorSet } from './selector.ts';
@@ -203,6 +203,10 @@ function within<T>(what: string, read: () => T): T {
     return read();
   } catch (error) {
     if (!isCoded(error)) throw error;
-    throw fail(error.code === 'INTERNAL' ? 'INTERNAL' : 'REQUEST_INVALID', `${what}: ${error.message}`, { cause: error });
+    throw fail(
+      error.code === 'INTERNAL' ? 'INTERNAL' : 'REQUEST_INVALID',
+      `${what}: ${error instanceof IdError ? error.why : error.message}`,
+      { cause: error },
+    );
   }
 }

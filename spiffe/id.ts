@@ -10,9 +10,19 @@ const SCHEME = 'spiffe://';
 const TRUST_DOMAIN = /^[a-z0-9._-]+$/;
 const SEGMENT = /^[A-Za-z0-9._-]+$/;
 
-function refuse(what: string, text: string, reason: Reason, why: string): SpiffeError {
+/** What is no SPIFFE ID or trust domain. The message names what was read; `why` does not, for those who have named it already. */
+export class IdError extends SpiffeError {
+  readonly why: string;
+
+  constructor(reason: Reason, what: string, why: string) {
+    super('ID_INVALID', reason, `${what}: ${why}`);
+    this.why = why;
+  }
+}
+
+function refuse(what: string, text: string, reason: Reason, why: string): IdError {
   const seen = text.length > 200 ? `${JSON.stringify(text.slice(0, 200))}…` : JSON.stringify(text);
-  return new SpiffeError('ID_INVALID', reason, `${what} ${seen}: ${why}`);
+  return new IdError(reason, `${what} ${seen}`, why);
 }
 
 /** The name of a trust domain: 1 to 255 of `a-z 0-9 . - _`. Equal names are the same object while one of them is in use. */

@@ -114,7 +114,7 @@ export function validateJwtSvid(token: string, options: ValidateJwtOptions): Jwt
   if (!facts.audience.some((one) => audience.includes(one))) {
     throw invalid(
       'JWT_AUD_UNEXPECTED',
-      `expected audience in ${JSON.stringify(audience)}, the token is for ${clip(JSON.stringify(facts.audience))}`,
+      `expected audience in ${JSON.stringify(audience)} (audience=${clip(JSON.stringify(facts.audience))})`,
     );
   }
   const candidates = authoritiesFor(facts, bundles);

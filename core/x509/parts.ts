@@ -134,6 +134,7 @@ const DNS_LABEL = /^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
 
 /** A DNS name as certificates may carry it: labels of letters, digits, `-` and `_`; the first may be `*`. Throws REQUEST_INVALID. */
 export function checkDnsName(name: string): void {
+  if (name.trim() === '') throw fail('REQUEST_INVALID', 'empty or only whitespace', { reason: 'X509_SAN' });
   const labels = name.split('.');
   const plain = labels[0] === '*' && labels.length > 1 ? labels.slice(1) : labels;
   if (name.length > 253 || !plain.every((label) => DNS_LABEL.test(label))) {

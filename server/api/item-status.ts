@@ -3,6 +3,7 @@ import { type CoreCode, type CoreError, fail } from '../../core/errors.ts';
 import { STATUS } from '../../core/rpc.ts';
 import type { Status } from '../../proto/gen/spire/api/types/status.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
+import { IdError } from '../../spiffe/id.ts';
 
 /** SPIRE's word for an item that went well. */
 export const OK: Status = { code: 0, message: 'OK' };
@@ -21,7 +22,7 @@ export function itemFailure(what: string, error: unknown): Status {
 export function failure(what: string, error: unknown, code?: CoreCode): CoreError {
   if (!(error instanceof SpiffeError)) return fail('INTERNAL', what, { cause: error });
   const told = code ?? (error as CoreError).code;
-  return fail(told, told === 'NOT_FOUND' ? what : `${what}: ${error.message}`, { cause: error });
+  return fail(told, told === 'NOT_FOUND' ? what : `${what}: ${error instanceof IdError ? error.why : error.message}`, { cause: error });
 }
 
 /** What a caller sent, read; why it can't be is his fault, told after `what`. Throws REQUEST_INVALID. */

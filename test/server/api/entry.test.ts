@@ -512,7 +512,11 @@ describe('listing and counting', () => {
       /^malformed selectors filter: unknown match behavior 9$/,
     ],
     ['no trust domains', { byFederatesWith: { match: 0, trustDomains: [] } }, /^malformed federates with filter: empty trust domain set$/],
-    ['a trust domain that is none', { byFederatesWith: { match: 0, trustDomains: ['A B'] } }, /^malformed federates with filter: /],
+    [
+      'a trust domain that is none',
+      { byFederatesWith: { match: 0, trustDomains: ['A B'] } },
+      /^malformed federates with filter: trust domain characters are limited to /,
+    ],
   ];
   test.each(malformed)('refuses %s', async (_, partial, text) => {
     const filter = Filter.fromPartial(partial);
