@@ -9,6 +9,7 @@ import { TrustDomain } from '../spiffe/id.ts';
 import { defineCommand, messageOf } from './command.ts';
 import { withServer } from './connection.ts';
 import { output, text } from './flags.ts';
+import { readTrustDomain } from './ids.ts';
 import { pem, quoted } from './print.ts';
 import { serverFlags } from './sockets.ts';
 
@@ -179,7 +180,7 @@ function parseBundle(bytes: Buffer, form: Format, typedId: string): WireBundle {
       0,
     );
   }
-  const trustDomain = TrustDomain.parseNameOrId(typedId);
+  const trustDomain = readTrustDomain(typedId);
   let bundle: Bundle;
   try {
     bundle = Bundle.fromJson(trustDomain, bytes);

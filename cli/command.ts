@@ -47,9 +47,24 @@ export function sayError(message: string): string {
   return `Error: ${message}`;
 }
 
+/** What to tell of an error. One of the system's is told as Go does: `open /etc/x: permission denied`. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  const fault = code !== undefined && Object.hasOwn(SYSTEM_FAULTS, code) ? SYSTEM_FAULTS[code] : undefined;
+  return fault === undefined || syscall === undefined || path === undefined ? error.message : `${syscall} ${path}: ${fault}`;
 }
+
+const SYSTEM_FAULTS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file or directory',
+  EACCES: 'permission denied',
+  EPERM: 'operation not permitted',
+  EISDIR: 'is a directory',
+  ENOTDIR: 'not a directory',
+  EEXIST: 'file exists',
+  ENOSPC: 'no space left on device',
+  EROFS: 'read-only file system',
+};
 
 /** Help for a group of commands. */
 export function groupHelp(name: string, summary: string, children: readonly (readonly [word: string, summary: string])[]): string {

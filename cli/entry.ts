@@ -60,7 +60,7 @@ Exit code 1 when one or more entries could not be created; with -output json the
     ...serverFlags,
   },
   async run({ values }, terminal) {
-    if (values.data === '') checkEntry(values, values.node);
+    if (values.data === '') checkEntry(values, 'a parent ID is required if the node flag is not set', values.node);
     const entries = values.data === '' ? [entryOf(values, values.node)] : parseEntries(await readData(values.data, terminal)).map(toWire);
     return await withServer(values, terminal, async (server) => {
       const { results, failure } = await inBatches(entries, sizeOf, async (batch) => {
@@ -86,7 +86,7 @@ Exit code 1 when one or more entries could not be updated; with -output json the
   async run({ values, given }, terminal) {
     if (values.data === '') {
       if (values.entryID === '') throw fail('REQUEST_INVALID', 'entry ID is required');
-      checkEntry(values, false);
+      checkEntry(values, 'a parent ID is required');
     }
     const entries = values.data === '' ? [entryOf(values, false)] : parseEntries(await readData(values.data, terminal)).map(toWire);
     return await withServer(values, terminal, async (server) => {
@@ -208,11 +208,11 @@ export const count = defineCommand({
 type Typed = Values<typeof about> & { readonly entryID: string };
 
 /** SPIRE's checks, in its words and order. */
-function checkEntry(values: Typed, node: boolean): void {
+function checkEntry(values: Typed, noParent: string, node = false): void {
   const bad = (why: string) => fail('REQUEST_INVALID', why);
   if (values.selector.length === 0) throw bad('at least one selector is required');
   if (node && values.federatesWith.length > 0) throw bad('node entries can not federate');
-  if (values.parentID === '' && !node) throw bad('a parent ID is required if the node flag is not set');
+  if (values.parentID === '' && !node) throw bad(noParent);
   if (values.spiffeID === '') throw bad('a SPIFFE ID is required');
   if (values.x509SVIDTTL < 0) throw bad('a positive x509-SVID TTL is required');
   if (values.jwtSVIDTTL < 0) throw bad('a positive JWT-SVID TTL is required');
@@ -296,7 +296,7 @@ function filterOf(values: Values<typeof filters>) {
     bySelectors:
       values.selector.length === 0
         ? undefined
-        : { match: mode(SELECTOR_MATCH, values.matchSelectorsOn), selectors: values.selector.map(parseSelector) },
+        : { match: mode(SELECTOR_MATCH, values.matchSelectorsOn), selectors: selectorsOf(values.selector) },
     byFederatesWith:
       values.federatesWith.length === 0
         ? undefined
@@ -304,6 +304,14 @@ function filterOf(values: Values<typeof filters>) {
     byHint: values.hint === '' ? undefined : values.hint,
     byDownstream: values.downstream,
   };
+}
+
+function selectorsOf(typed: readonly string[]) {
+  try {
+    return typed.map(parseSelector);
+  } catch (error) {
+    throw fail('REQUEST_INVALID', `error parsing selectors: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 async function getEntry(server: Connection, id: string): Promise<Entry> {

@@ -15,7 +15,10 @@ export function writePublic(path: string, data: string): Promise<void> {
 async function write(path: string, data: string, mode: number): Promise<void> {
   const fresh = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   // exclusive: nobody else's file or link is written through
-  const file = await open(fresh, 'wx', mode);
+  const file = await open(fresh, 'wx', mode).catch((error: NodeJS.ErrnoException) => {
+    // the name that was asked for, not ours
+    throw Object.assign(error, { path });
+  });
   try {
     await file.chmod(mode);
     await file.writeFile(data);

@@ -112,6 +112,8 @@ const FALSE = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
 
 /** Tells commander of the flags: how each is read, what it is without being given, what the help says of it. */
 export function declareFlags(flags: Flags, commander: Commander): void {
+  // of all flags that name a format, as SPIRE has it: two that differ are a slip
+  let format: unknown;
   for (const [name, flag] of Object.entries(flags)) {
     if (flag.kind === 'bool') {
       commander.addOption(new Option(`--${name}`, flag.help).default(false, 'off'));
@@ -120,7 +122,12 @@ export function declareFlags(flags: Flags, commander: Commander): void {
     const option = new Option(`--${name} <${flag.value ?? flag.kind}>`, flag.help);
     const read = READERS[flag.kind];
     option.argParser((written: string, before: unknown) => {
-      const value = read(written, before);
+      let value = read(written, before);
+      if (flag.kind === 'output' && !(value instanceof Refusal)) {
+        if (format !== undefined && format !== value)
+          value = new Refusal(`the output format has already been set to ${JSON.stringify(format)}`);
+        else format = value;
+      }
       if (value instanceof Refusal)
         throw fail('REQUEST_INVALID', `invalid value ${JSON.stringify(written)} for flag -${name}: ${value.why}`);
       return value;

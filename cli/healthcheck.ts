@@ -1,7 +1,7 @@
 /** `server healthcheck` and `agent healthcheck`. */
 import { HealthCheckResponse_ServingStatus as Status, HealthDefinition } from '../proto/gen/grpc/health/v1/health.ts';
 import { fail } from '../core/errors.ts';
-import { defineCommand, messageOf, sayError } from './command.ts';
+import { defineCommand, messageOf } from './command.ts';
 import { connect, type Connection, withServer } from './connection.ts';
 import { bool } from './flags.ts';
 import { quoted } from './print.ts';
@@ -15,10 +15,13 @@ export const server = defineCommand({
   summary: 'Determines server health status',
   details: 'Exit code 0 when the server is healthy, 1 otherwise.',
   flags: { ...flags, ...serverFlags },
-  sayError: (message) => sayError(`server is unhealthy: ${message}`),
   async run({ values }, terminal) {
     if (values.verbose) terminal.out('Checking server health...\n');
-    await withServer(values, terminal, (connection) => checkHealth(connection, values.verbose, terminal, 'server'));
+    await withServer(values, terminal, (connection) =>
+      checkHealth(connection, values.verbose, terminal, 'server').catch((error: unknown) => {
+        throw fail('UNAVAILABLE', `server is unhealthy: ${messageOf(error)}`, { cause: error });
+      }),
+    );
     terminal.out('Server is healthy.\n');
     return 0;
   },

@@ -48,7 +48,9 @@ async function readInput(): Promise<Buffer> {
 
 /** @param argv what was typed after `warifu`. Never throws. */
 export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
-  if (argv.length === 1 && /^--?v(ersion)?$/.test(argv[0] ?? '')) {
+  // `warifu server` is what `spire-server` is
+  const own = argv[0] === 'server' || argv[0] === 'agent' ? argv.slice(1) : argv;
+  if (own.length === 1 && /^--?v(ersion)?$/.test(own[0] ?? '')) {
     terminal.out(`${version()}\n`);
     return 0;
   }
@@ -61,12 +63,14 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   let known = 0;
   while (known < words.length && GROUPS[words.slice(0, known + 1).join(' ')] !== undefined) known++;
   const group = words.slice(0, known).join(' ');
+  // as SPIRE's programs: a word too few or wrong is 127, below one of their groups 1
+  const notFound = known < 2 ? 127 : 1;
   const help = () => groupHelp(['warifu', ...words.slice(0, known)].join(' '), GROUPS[group] ?? '', childrenOf(group));
   if (known === words.length) {
     const wanted = argv.slice(words.length).some((word) => /^--?h(elp)?$/.test(word));
     if (wanted) terminal.out(help());
     else terminal.err(help());
-    return wanted ? 0 : 1;
+    return wanted ? 0 : notFound;
   }
   const { nearest } = await import('../core/nearest.ts');
   const near = nearest(
@@ -76,5 +80,5 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   terminal.err(
     `unknown command ${JSON.stringify(words.join(' '))}${near === undefined ? '' : `; did you mean ${JSON.stringify(['warifu', ...words.slice(0, known), near].join(' '))}?`}\n\n${help()}`,
   );
-  return 1;
+  return notFound;
 }

@@ -5,12 +5,11 @@ import { SVIDDefinition } from '../proto/gen/spire/api/server/svid/v1/svid.ts';
 import { fail } from '../core/errors.ts';
 import { buildCsr } from '../core/x509/csr.ts';
 import { generateEcKey, pkcs8Der } from '../core/x509/key.ts';
-import { SpiffeId } from '../spiffe/id.ts';
 import { defineCommand, messageOf } from './command.ts';
 import { withServer } from './connection.ts';
 import { writePrivate, writePublic } from './files.ts';
 import { duration, list, output, text } from './flags.ts';
-import { toSeconds } from './ids.ts';
+import { readId, toSeconds } from './ids.ts';
 import { pem, printStruct } from './print.ts';
 import { serverFlags } from './sockets.ts';
 
@@ -29,7 +28,7 @@ export const x509 = defineCommand({
   },
   async run({ values }, terminal) {
     if (values.spiffeID === '') throw fail('REQUEST_INVALID', 'spiffeID must be specified');
-    const id = SpiffeId.parse(values.spiffeID);
+    const id = readId(values.spiffeID);
     const ttl = toSeconds(values.ttl, 'TTL');
     const key = generateEcKey();
     const csr = buildCsr({ uri: id.toString(), dns: values.dns, key });
@@ -81,7 +80,7 @@ export const jwt = defineCommand({
   async run({ values }, terminal) {
     if (values.spiffeID === '') throw fail('REQUEST_INVALID', 'spiffeID must be specified');
     if (values.audience.length === 0) throw fail('REQUEST_INVALID', 'at least one audience must be specified');
-    const { trustDomain, path } = SpiffeId.parse(values.spiffeID);
+    const { trustDomain, path } = readId(values.spiffeID);
     const request = { id: { trustDomain: trustDomain.name, path }, audience: [...values.audience], ttl: toSeconds(values.ttl, 'TTL') };
 
     return await withServer(values, terminal, async (server) => {

@@ -100,16 +100,11 @@ export const fetchJwt = defineCommand({
     spiffeID: text('SPIFFE ID subject (optional)', '', 'id'),
     timeout,
     output,
-    format: text('deprecated; use -output', '', 'format'),
+    format: { ...output, help: 'deprecated; use -output' },
   },
   sayError: bare,
   async run({ values, given }, terminal) {
-    const format = given.has('format') ? values.format.toLowerCase() : values.output;
-    if (!['json', 'pretty', 'prettyprint'].includes(format))
-      throw fail('REQUEST_INVALID', `unknown format option: ${quoted(values.format)}`);
-    if (given.has('format') && given.has('output') && (format === 'json') !== (values.output === 'json')) {
-      throw fail('REQUEST_INVALID', `the output format has already been set to ${quoted(values.output)}`);
-    }
+    const format = given.has('format') ? values.format : values.output;
     if (values.audience.length === 0) throw fail('REQUEST_INVALID', 'audience must be specified');
     return await connect(resolveSocket(AGENT, values, terminal.env), terminal, async (agent) => {
       const options = withTimeout(values.timeout);

@@ -69,6 +69,7 @@ const read: readonly [argv: string[], values: Partial<Values<typeof flags>>][] =
   [['-admin', '-ttl', '1'], { admin: true, ttl: 1 }],
   [['-output', 'JSON'], { output: 'json' }],
   [['-output', 'prettyprint'], { output: 'pretty' }],
+  [['-output', 'json', '-output', 'json'], { output: 'json' }],
   [['-ttl', '1', '--'], { ttl: 1 }],
 ];
 
@@ -94,6 +95,10 @@ const refused: readonly [argv: string[], words: RegExp][] = [
   [['-expiredFor', '3600'], /^invalid value "3600" for flag -expiredFor: 3600 has no unit/],
   [['-admin=maybe'], /^invalid boolean value "maybe" for -admin: parse error\n/],
   [['-output', 'xml'], /^invalid value "xml" for flag -output: bad formatter flag: unknown format option: "xml"\n/],
+  [
+    ['-output', 'json', '-output', 'pretty'],
+    /^invalid value "pretty" for flag -output: the output format has already been set to "json"\n/,
+  ],
   [['---x'], /^bad flag syntax: ---x\n/],
   [['-=x'], /^bad flag syntax: -=x\n/],
   [['-admin', 'false'], /^unexpected argument "false"/],
@@ -143,24 +148,28 @@ describe('help', () => {
 });
 
 describe('commands that are none', () => {
-  const rows: readonly [argv: string[], words: RegExp][] = [
-    [['server', 'entyr', 'show'], /^unknown command "server entyr show"; did you mean "warifu server entry"\?/],
-    [['sever'], /did you mean "warifu server"\?/],
-    [['server', 'entry'], /^Usage: warifu server entry/],
-    [[], /^Usage: warifu/],
+  // the exit codes of SPIRE's programs, each of which is one word of ours
+  const rows: readonly [argv: string[], words: RegExp, code: number][] = [
+    [['server', 'entyr', 'show'], /^unknown command "server entyr show"; did you mean "warifu server entry"\?/, 127],
+    [['sever'], /did you mean "warifu server"\?/, 127],
+    [['agent'], /^Usage: warifu agent/, 127],
+    [['server', 'entry'], /^Usage: warifu server entry/, 1],
+    [['server', 'entry', 'make'], /^unknown command "server entry make"/, 1],
+    [[], /^Usage: warifu/, 127],
   ];
-  for (const [argv, words] of rows) {
+  for (const [argv, words, code] of rows) {
     test(JSON.stringify(argv), async () => {
       const terminal = new TestTerminal();
-      expect(await main(argv, terminal)).toBe(1);
+      expect(await main(argv, terminal)).toBe(code);
       expect(terminal.stderr).toMatch(words);
       expect(terminal.stdout).toBe('');
     });
   }
 });
 
-test('--version prints the version and nothing else', async () => {
+test.each([[['--version']], [['server', '-version']], [['agent', '-v']]])('%j prints the version and nothing else', async (argv) => {
   const terminal = new TestTerminal();
-  expect(await main(['--version'], terminal)).toBe(0);
+  expect(await main(argv, terminal)).toBe(0);
   expect(terminal.stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
+  expect(terminal.stderr).toBe('');
 });
