@@ -6,6 +6,7 @@ import { healthService, listenHealth } from '../core/health.ts';
 import type { Log } from '../core/log.ts';
 import { lockFile } from '../core/lock-file.ts';
 import { createLoggerApi } from '../core/logger-api.ts';
+import { connectionsWithin, openFilesLimit } from '../core/open-files.ts';
 import type { AgentKeyManager } from '../core/plugin/key-manager.ts';
 import type { AgentNodeAttestor } from '../core/plugin/node-attestor.ts';
 import type { Host } from '../core/plugin/plugin.ts';
@@ -25,7 +26,7 @@ import { createDebugApi } from './debug-api.ts';
 import { AgentDisk } from './disk.ts';
 import { Identity } from './identity.ts';
 import { checkSocketPaths, createAdminRpc, createPublicRpc, listenAdmin, listenPublic } from './listeners.ts';
-import { connectionsWithin, openFilesLimit, Quotas } from './quotas.ts';
+import { Quotas } from './quotas.ts';
 import type { ServerConnection } from './server-client.ts';
 import type { AgentSettings } from './settings.ts';
 import { runSync } from './sync.ts';
@@ -202,7 +203,12 @@ function build(
 
 function createQuotas({ limits }: AgentSettings['agent'], clock: Clock, log: Log): Quotas {
   const wanted = limits.max_connections ?? MAX_CONNECTIONS;
-  const connections = connectionsWithin(openFilesLimit(), wanted, limits.max_connections !== undefined);
+  const connections = connectionsWithin(openFilesLimit(), {
+    connections: wanted,
+    // its socket and its pidfd
+    each: 2,
+    setting: limits.max_connections === undefined ? undefined : 'limits.max_connections',
+  });
   if (connections < wanted)
     log.warn('The limit of open files is low: fewer callers can be connected at a time; raise RLIMIT_NOFILE', { count: connections });
   return new Quotas({ connections, streams: limits.max_streams, messagesPerSecond: limits.max_messages_per_second }, clock, log);

@@ -1,5 +1,4 @@
-/** What callers of the public socket may use at a time and in a second, each party its part; and how full it is. */
-import { readFileSync } from 'node:fs';
+/** What callers of the public socket may use at a time and in a second, each party its part. */
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { Rate } from '../core/rate.ts';
@@ -93,28 +92,4 @@ export class Quotas {
     this.#refusals.set(peer.connection, count);
     if (count > MAX_REFUSALS && 'destroy' in peer.connection) (peer.connection as { destroy(): void }).destroy();
   }
-}
-
-/** Descriptors that the agent needs besides its callers': the server, the store of its keys, files that it hashes. */
-const OTHER_DESCRIPTORS = 256;
-
-/**
- * How many connections the process's limit of open files leaves room for, two descriptors each; `wanted` if that is less. Throws SETTINGS_INVALID
- * where an operator asked for more than fits.
- */
-export function connectionsWithin(limit: number, wanted: number, asked: boolean): number {
-  const fit = Math.floor((limit - OTHER_DESCRIPTORS) / 2);
-  if (fit >= wanted) return wanted;
-  if (asked || fit < 16)
-    throw fail(
-      'SETTINGS_INVALID',
-      `the limit of open files (RLIMIT_NOFILE) is ${limit}: ${wanted} connections need ${2 * wanted + OTHER_DESCRIPTORS}; raise it (LimitNOFILE= of a unit, ulimit -n), or lower limits.max_connections`,
-    );
-  return fit;
-}
-
-/** RLIMIT_NOFILE of this process; Node has raised the soft limit to the hard one. */
-export function openFilesLimit(): number {
-  const soft = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1];
-  return soft === undefined || soft === 'unlimited' ? Number.POSITIVE_INFINITY : Number(soft);
 }

@@ -30,9 +30,10 @@ export class Shares {
   readonly #parties = new Map<string, Holding>();
   #total = 0;
 
-  constructor(capacity: number) {
+  /** @param each what one party may hold, where that is less than an eighth */
+  constructor(capacity: number, each = Number.POSITIVE_INFINITY) {
     this.capacity = capacity;
-    this.each = Math.max(1, Math.floor(capacity / PARTS));
+    this.each = Math.max(1, Math.min(each, Math.floor(capacity / PARTS)));
   }
 
   get total(): number {

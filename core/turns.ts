@@ -1,17 +1,20 @@
 /** Turns at the one thread that all callers share: when many want it at once, parties take turns, however much each of them wants. */
 
-/** Begun in one turn of the event loop; the next turn reads from the sockets first. */
-const AT_ONCE = 32;
-
 export class Turns {
+  readonly #atOnce: number;
   readonly #waiting = new Map<string, (() => void)[]>();
   #taken = 0;
   #armed = false;
 
+  /** @param atOnce begun in one turn of the event loop; the next turn reads from the sockets first */
+  constructor(atOnce = 32) {
+    this.#atOnce = atOnce;
+  }
+
   /** Undefined: now. Else it resolves when it is this party's turn. */
   take(party: string): Promise<void> | undefined {
     this.#arm();
-    if (this.#waiting.size === 0 && this.#taken < AT_ONCE) {
+    if (this.#waiting.size === 0 && this.#taken < this.#atOnce) {
       this.#taken++;
       return undefined;
     }
@@ -31,7 +34,7 @@ export class Turns {
   #turn(): void {
     this.#armed = false;
     this.#taken = 0;
-    while (this.#taken < AT_ONCE) {
+    while (this.#taken < this.#atOnce) {
       const [first] = this.#waiting;
       if (!first) return;
       const [party, queue] = first;

@@ -45,9 +45,7 @@ export async function listenUnix(options: UnixListenOptions): Promise<UnixListen
   const lock = lockFile(`${path}.lock`, 'the socket');
   try {
     await removeDead(path);
-    const server = createServer({ pauseOnConnect: true, highWaterMark: 16 * 1024 }, (socket) =>
-      accept(socket, options),
-    );
+    const server = createServer({ pauseOnConnect: true, highWaterMark: 16 * 1024 }, (socket) => accept(socket, options));
     server.maxConnections = options.maxConnections;
     server.on('drop', () => options.log.warn('Connection refused: too many', { path, count: options.maxConnections }));
     await listening(server, path);

@@ -1,9 +1,11 @@
 /** Where callers come: TCP with TLS for agents and remote operators, a UNIX socket for those on this machine. */
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import type { RpcServer } from '../core/rpc.ts';
+import { connectionsWithin, openFilesLimit } from '../core/open-files.ts';
+import { createRpcServer, type RpcServer, type RpcServerSettings } from '../core/rpc.ts';
+import { Shares } from '../core/shares.ts';
 import { listenUnix } from '../core/unix-socket.ts';
 import type { X509BundleSource } from '../spiffe/bundle.ts';
 import type { Certificate } from '../spiffe/certificate.ts';
@@ -13,6 +15,7 @@ import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { sameAuthority } from '../spiffe/path.ts';
 import { type TlsPeer, TlsServer, tlsPeer } from '../spiffe/tls.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
+import { addressOf, Doorway, networkOf } from './doorway.ts';
 
 export interface Listener {
   /** Takes no more connections; those that there are stay. */
@@ -22,7 +25,12 @@ export interface Listener {
 export interface TlsListenerParts {
   readonly address: string;
   readonly port: number;
+  /** For peers that `isKnown` says yes to. */
   readonly rpc: RpcServer;
+  /** For all others; see `createStrangersRpc`. */
+  readonly strangers: RpcServer;
+  /** Whether it is an agent, an admin or a downstream server. */
+  readonly isKnown: (id: SpiffeId) => boolean;
   readonly svid: X509Svid;
   readonly bundles: X509BundleSource;
   readonly trustDomain: TrustDomain;
@@ -33,6 +41,8 @@ export interface TlsListenerParts {
   readonly log: Log;
   /** Ends what waits for certificates to end. */
   readonly signal: AbortSignal;
+  /** Connections that have not finished their handshake. Default: as many as the limit of open files leaves room for, at most 8,192. */
+  readonly halfOpen?: number;
   /** Handshakes that take longer are given up. Default 10 s. */
   readonly handshakeMs?: number;
 }
@@ -43,16 +53,51 @@ export interface TlsListener extends Listener {
   rotate(svid: X509Svid): void;
 }
 
+/** Of peers that are known: agents, admins, downstream servers. */
 const MAX_CONNECTIONS = 20_000;
-/** Connections that have not finished their handshake; in all, and from one address. */
-const MAX_HALF_OPEN = 1_024;
-const MAX_HALF_OPEN_PER_ADDRESS = 128;
+/** An agent has one, two while it changes certificates, some that died unnoticed. */
+const MAX_CONNECTIONS_PER_PEER = 32;
+/** Of everybody else: who shows no certificate, and workloads that show theirs. */
+const MAX_STRANGERS = 4_096;
+/** Connections that have not finished their handshake, and those of them that have begun it. */
+const MAX_HALF_OPEN = 8_192;
+const MAX_HANDSHAKES = 256;
 const HANDSHAKE_MS = 10_000;
+/** Messages, calls and connections of strangers: as much as attestation and reading the bundle need. */
+const STRANGERS_MESSAGE_BYTES = 128 * 1024;
+const STRANGERS_STREAMS = 4_096;
+const STRANGERS_STREAMS_PER_CONNECTION = 16;
+const STRANGERS_IDLE_MS = 15_000;
+const STRANGERS_AGE_MS = 120_000;
+
+/** Serves those who may do no more than anybody, within bounds that keep them from being a burden to the others. */
+export function createStrangersRpc(settings: Pick<RpcServerSettings, 'services' | 'gate' | 'log'>): RpcServer {
+  const streams = new Shares(STRANGERS_STREAMS);
+  return createRpcServer({
+    ...settings,
+    maxMessageBytes: STRANGERS_MESSAGE_BYTES,
+    maxConcurrentStreams: STRANGERS_STREAMS_PER_CONNECTION,
+    maxConnectionIdleMs: STRANGERS_IDLE_MS,
+    maxConnectionAgeMs: STRANGERS_AGE_MS,
+    admit: (peer) => {
+      const release = streams.take(peer.kind === 'tls' ? networkOf(peer.address) : '');
+      if (!release) throw fail('RESOURCE_EXHAUSTED', 'too many calls of this address at a time');
+      return release;
+    },
+  });
+}
 
 /** Throws FAILED_PRECONDITION when the address is taken or is none of ours. */
 export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
-  const { rpc, trustDomain, clock, log, signal } = parts;
-  const halfOpen = new HalfOpen();
+  const { trustDomain, clock, log, signal } = parts;
+  const limit = openFilesLimit();
+  const connections = connectionsWithin(limit, { connections: MAX_CONNECTIONS + MAX_HALF_OPEN, each: 1 });
+  if (connections < MAX_CONNECTIONS + MAX_HALF_OPEN)
+    log.warn('The limit of open files is low: fewer agents can be connected at a time; raise RLIMIT_NOFILE', { count: connections });
+  const part = connections / (MAX_CONNECTIONS + MAX_HALF_OPEN);
+  const doorway = new Doorway({ waiting: parts.halfOpen ?? Math.floor(MAX_HALF_OPEN * part), handshakes: MAX_HANDSHAKES }, clock, log);
+  const known = new Shares(Math.floor(MAX_CONNECTIONS * part), MAX_CONNECTIONS_PER_PEER);
+  const strangers = new Shares(Math.floor(MAX_STRANGERS * part));
   const tls = new TlsServer({
     svid: parts.svid,
     client: 'optional',
@@ -62,12 +107,21 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
     handshakeMs: parts.handshakeMs ?? HANDSHAKE_MS,
     authorize: (peer) => authorize(peer, parts),
     onConnection: (socket) => {
-      halfOpen.done(socket);
+      doorway.done(socket);
       const peer = tlsPeer(socket);
+      const isKnown = peer !== undefined && parts.isKnown(peer.id);
+      const address = addressOf(socket);
+      const release = isKnown ? known.take(String(peer.id)) : strangers.take(networkOf(address));
+      if (!release) {
+        log.debug('Connection refused: too many of this peer', { address, ...(peer && { spiffe_id: String(peer.id) }) });
+        socket.destroy();
+        return;
+      }
+      socket.once('close', release);
       if (peer) void endWithCertificate(socket, peer.notAfterMs, clock, signal);
-      rpc.accept(socket, {
+      (isKnown ? parts.rpc : parts.strangers).accept(socket, {
         kind: 'tls',
-        address: addressOf(socket),
+        address,
         id: peer?.id,
         certificateSha256: peer?.certificateSha256 ?? '',
         notAfterMs: peer?.notAfterMs ?? Number.POSITIVE_INFINITY,
@@ -75,23 +129,19 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
       });
     },
     onRefused: (error, socket) => {
-      halfOpen.done(socket);
+      doorway.done(socket);
       log.debug('Connection refused', { address: addressOf(socket), error });
     },
   });
-  const { server } = tls;
-  server.maxConnections = MAX_CONNECTIONS;
-  server.on('drop', () => log.warn('Connection refused: too many', { count: MAX_CONNECTIONS }));
-  server.on('connection', (socket: Socket) => {
-    if (halfOpen.add(socket)) return;
-    log.debug('Connection refused: too many unfinished handshakes', { address: addressOf(socket) });
-    socket.destroy();
-  });
+  const server = createServer({ pauseOnConnect: true }, (socket) => doorway.enter(socket, () => tls.accept(socket)));
+  server.maxConnections = connections;
+  server.on('drop', () => log.warn('Connection refused: too many', { count: connections }));
   await new Promise<void>((done, refuse) => {
     server.once('error', (cause) =>
       refuse(fail('FAILED_PRECONDITION', `unable to listen on ${parts.address}:${parts.port}: ${cause.message}`, { cause })),
     );
-    server.listen(parts.port, parts.address, done);
+    // whoever comes when the kernel's queue is full is turned away before we hear of him
+    server.listen({ port: parts.port, host: parts.address, backlog: 65_535 }, done);
   });
   server.on('error', (error) => log.error('The TCP listener failed', { error }));
   const { port } = server.address() as AddressInfo;
@@ -130,40 +180,6 @@ async function endWithCertificate(socket: TLSSocket, notAfterMs: number, clock: 
   } catch {
     // closed before
   }
-}
-
-/** Connections in their handshake. */
-class HalfOpen {
-  readonly #byPeer = new Map<string, Map<number, Socket>>();
-  #count = 0;
-
-  /** False: there are too many. */
-  add(socket: Socket): boolean {
-    const [address, port] = [addressOf(socket), socket.remotePort ?? 0];
-    const ports = this.#byPeer.get(address) ?? new Map<number, Socket>();
-    if (this.#count >= MAX_HALF_OPEN || ports.size >= MAX_HALF_OPEN_PER_ADDRESS) return false;
-    this.#byPeer.set(address, ports.set(port, socket));
-    this.#count++;
-    socket.once('close', () => this.#remove(address, port));
-    return true;
-  }
-
-  /** The TLS socket has another object and the same peer. */
-  done(socket: Socket): void {
-    this.#remove(addressOf(socket), socket.remotePort ?? 0);
-  }
-
-  #remove(address: string, port: number): void {
-    const ports = this.#byPeer.get(address);
-    if (!ports?.delete(port)) return;
-    this.#count--;
-    if (ports.size === 0) this.#byPeer.delete(address);
-  }
-}
-
-function addressOf(socket: Socket): string {
-  // IPv4 on a socket of both
-  return (socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '');
 }
 
 /** The admin socket: whoever may open it may do everything, so only its owner and group can. */

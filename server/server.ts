@@ -39,7 +39,7 @@ import { Authority } from './authority.ts';
 import { bundleOf, createBundles } from './bundles.ts';
 import { runChores } from './chores.ts';
 import { createGate } from './gate.ts';
-import { listenAdmin, listenTls } from './listeners.ts';
+import { createStrangersRpc, listenAdmin, listenTls } from './listeners.ts';
 import { createMemory, type Memory } from './memory.ts';
 import { OwnSvid } from './own-svid.ts';
 import { createPush } from './push.ts';
@@ -114,12 +114,15 @@ async function serve(settings: ServerSettings, parts: ProgramParts, store: Store
       maxMessageBytes: MAX_ADMIN_MESSAGE_BYTES,
       allowManyResets: true,
     });
-    closing.push(() => drain([remote, local], push));
+    const strangers = createStrangersRpc({ services: shared, gate, log });
+    closing.push(() => drain([remote, strangers, local], push));
 
     const tls = await listenTls({
       address: server.bind_address,
       port: server.bind_port,
       rpc: remote,
+      strangers,
+      isKnown: (id) => callers.isKnown(id),
       svid: own.latest.value,
       bundles: {
         x509Bundle: (name) => {

@@ -50,6 +50,12 @@ export class Callers {
     return this.#adminIds.has(String(id));
   }
 
+  /** Whether there is a method that this peer may call and not everybody: an agent (banned or not), an admin, a downstream server. */
+  isKnown(id: SpiffeId): boolean {
+    const { state } = this.#settings;
+    return state.node(String(id)) !== undefined || this.#isAdmin(id) || this.#entries(id).some((entry) => entry.downstream);
+  }
+
   /** The agent that calls, by its certificate of now or the next one, which it thereby takes into use. Throws DENIED with the reason. */
   async agent({ method, peer }: CallContext): Promise<Node> {
     const { state, store } = this.#settings;

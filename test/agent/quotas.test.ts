@@ -1,6 +1,5 @@
-/** What one caller may use of the public socket, over real connections; and what the limit of open files leaves room for. */
+/** What one caller may use of the public socket, over real connections. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { connectionsWithin, openFilesLimit } from '../../agent/quotas.ts';
 import { rpcStatusOf } from '../../spiffe/grpc.ts';
 import { createRig, registration, type Rig } from './rig.ts';
 
@@ -56,22 +55,5 @@ describe('messages', () => {
     expect(codes.filter((code) => code === RESOURCE_EXHAUSTED).length).toBeGreaterThan(30);
     expect(codes.filter((code) => code === 0).length).toBeGreaterThanOrEqual(20);
     await expect.poll(ask, { timeout: 5_000 }).toBe(0);
-  });
-});
-
-describe('the limit of open files', () => {
-  test('leaves room for two descriptors of each connection', () => {
-    expect(connectionsWithin(1_048_576, 4_096, false)).toBe(4_096);
-    expect(connectionsWithin(Number.POSITIVE_INFINITY, 4_096, true)).toBe(4_096);
-    expect(connectionsWithin(1_024, 4_096, false)).toBe(384);
-  });
-
-  test('that is too low for what was asked for, or for anything, is said at start', () => {
-    expect(() => connectionsWithin(1_024, 4_096, true)).toThrow(expect.objectContaining({ code: 'SETTINGS_INVALID' }));
-    expect(() => connectionsWithin(256, 4_096, false)).toThrow(expect.objectContaining({ code: 'SETTINGS_INVALID' }));
-  });
-
-  test('is that of this process', () => {
-    expect(openFilesLimit()).toBeGreaterThan(255);
   });
 });

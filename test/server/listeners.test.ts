@@ -13,7 +13,7 @@ import { AgentDefinition } from '../../proto/gen/spire/api/server/agent/v1/agent
 import { BundleDefinition } from '../../proto/gen/spire/api/server/bundle/v1/bundle.ts';
 import { Bundle as BundleMessage } from '../../proto/gen/spire/api/types/bundle.ts';
 import { Callers } from '../../server/api/caller.ts';
-import { listenAdmin, listenTls, type TlsListener, type TlsListenerParts } from '../../server/listeners.ts';
+import { createStrangersRpc, listenAdmin, listenTls, type TlsListener, type TlsListenerParts } from '../../server/listeners.ts';
 import type { State } from '../../server/state.ts';
 import { Bundle, BundleSet } from '../../spiffe/bundle.ts';
 import { Certificate } from '../../spiffe/certificate.ts';
@@ -102,6 +102,8 @@ async function listen(over: Partial<TlsListenerParts> = {}): Promise<TlsListener
     address: '127.0.0.1',
     port: 0,
     rpc,
+    strangers: rpc,
+    isKnown: (id) => String(id) === OPERATOR,
     svid: svid('server'),
     bundles,
     trustDomain,
@@ -127,15 +129,15 @@ afterEach(async () => {
   await listener.close();
 });
 
-async function tcp(): Promise<Socket> {
-  const socket = connect(listener.port, '127.0.0.1');
+async function tcp(from = '127.0.0.1'): Promise<Socket> {
+  const socket = connect({ port: listener.port, host: '127.0.0.1', localAddress: from });
   sockets.add(socket);
   socket.on('error', () => {});
   await once(socket, 'connect');
   return socket;
 }
-async function shake(name: string | undefined): Promise<TLSSocket> {
-  return connectTls(await tcp(), {
+async function shake(name: string | undefined, from?: string): Promise<TLSSocket> {
+  return connectTls(await tcp(from), {
     svid: name === undefined ? undefined : svid(name),
     bundles,
     clock,
@@ -153,8 +155,8 @@ function answered(tls: TLSSocket): Promise<boolean> {
     tls.once('close', () => resolve(false));
   });
 }
-const accepted = async (name: string | undefined): Promise<boolean> => {
-  const tls = await shake(name);
+const accepted = async (name: string | undefined, from?: string): Promise<boolean> => {
+  const tls = await shake(name, from);
   const answer = await answered(tls);
   tls.destroy();
   return answer;
@@ -286,6 +288,66 @@ describe('over gRPC', () => {
   });
 });
 
+describe('once inside', () => {
+  test('a peer that is known has 32 connections at a time, everybody else an eighth of those of strangers; others are not concerned', async () => {
+    const open: TLSSocket[] = [];
+    for (let i = 0; i < 32; i++) {
+      const tls = await shake('operator');
+      expect(await answered(tls)).toBe(true);
+      open.push(tls);
+    }
+    expect(await accepted('operator')).toBe(false);
+    expect(await accepted('ours')).toBe(true);
+    expect(await accepted(undefined)).toBe(true);
+    open[0]?.destroy();
+    await expect.poll(() => accepted('operator')).toBe(true);
+  });
+
+  test('strangers are served apart: a call of theirs is small, and few are under way at a time', async () => {
+    rpc.close();
+    await listener.close();
+    const strangers = createStrangersRpc({
+      services: [
+        service(AgentDefinition, {
+          async *attestAgent(requests) {
+            for await (const _ of requests) yield { step: undefined };
+          },
+        }),
+        service(BundleDefinition, { getBundle: async () => BundleMessage.fromPartial({ trustDomain: 'example.org' }) }),
+      ],
+      gate: async () => undefined,
+      log: silent,
+    });
+    listener = await listen({ strangers });
+    const channelOf = (name: string | undefined) =>
+      openChannel({
+        target: `dns:///127.0.0.1:${listener.port}`,
+        credentials: tlsCredentials((socket) =>
+          connectTls(socket, { svid: name === undefined ? undefined : svid(name), bundles, clock, alpn: ['h2'], authorize: () => {} }),
+        ),
+      });
+    const [stranger, operator] = [channelOf(undefined), channelOf('operator')];
+    const stop = new AbortController();
+    async function* large(bytes: number) {
+      yield { step: { $case: 'params' as const, params: { data: { type: 't', payload: Buffer.alloc(bytes) }, params: undefined } } };
+      await once(stop.signal, 'abort').catch(() => {});
+    }
+    try {
+      const refused = (async () => {
+        for await (const _ of stranger.service(AgentDefinition).attestAgent(large(200 * 1024), { signal: AbortSignal.timeout(5_000) }));
+      })();
+      await expect(refused).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+      expect((await stranger.service(BundleDefinition).getBundle({ outputMask: undefined })).trustDomain).toBe('example.org');
+      expect(await operator.service(AgentDefinition).countAgents({ filter: undefined })).toEqual({ count: 7 });
+    } finally {
+      stop.abort();
+      stranger.close();
+      operator.close();
+      strangers.close();
+    }
+  });
+});
+
 describe('a connection ends', () => {
   test('when the certificate that opened it ends, and not before; one without a certificate stays', async () => {
     const [ofWorkload, ofNobody] = [await shake('ours'), await shake(undefined)];
@@ -315,20 +377,33 @@ describe('a connection ends', () => {
 });
 
 describe('who stands in the doorway', () => {
-  test('is one of 128 from his address at most; others in are not counted, and whoever leaves makes room', async () => {
+  test('waits while 32 of his address are in their handshake, and keeps nobody of another address waiting', async () => {
     const inside = await shake('ours');
     expect(await answered(inside)).toBe(true);
-    const waiting: Socket[] = [];
-    for (let i = 0; i < 128; i++) waiting.push(await tcp());
-    await closed((await tcp()).resume());
-    expect(waiting.filter((one) => one.destroyed)).toEqual([]);
+    const silent: Socket[] = [];
+    for (let i = 0; i < 32; i++) silent.push(await tcp());
+    let came = false;
+    const late = accepted('ours').then((is) => {
+      came = is;
+    });
+    // many times over, those of another address are served meanwhile
+    for (let i = 0; i < 20; i++) expect(await accepted('ours', '127.0.0.2')).toBe(true);
+    expect(came).toBe(false);
     expect(inside.destroyed).toBe(false);
-    await expect(shake('ours')).rejects.toThrow();
+    silent[0]?.destroy();
+    await late;
+    expect(came).toBe(true);
+  });
 
-    waiting[0]?.destroy();
-    // the server hears of it when it hears of it
-    while (!(await accepted('ours').catch(() => false))) await new Promise((resolve) => setImmediate(resolve));
-    for (let i = 0; i < 5; i++) expect(await accepted('ours')).toBe(true);
+  test('is turned away when an eighth of all who may wait are of his address; others are not', async () => {
+    await listener.close();
+    rpc.close();
+    listener = await listen({ halfOpen: 800 });
+    const silent: Socket[] = [];
+    for (let i = 0; i < 100; i++) silent.push(await tcp());
+    await closed((await tcp()).resume());
+    expect(silent.filter((one) => one.destroyed)).toHaveLength(0);
+    expect(await accepted('ours', '127.0.0.2')).toBe(true);
   });
 
   test.each([

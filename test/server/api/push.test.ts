@@ -96,6 +96,8 @@ beforeEach(async () => {
     address: '127.0.0.1',
     port: 0,
     rpc,
+    strangers: rpc,
+    isKnown: () => true,
     svid: serverSvid,
     bundles,
     trustDomain,
