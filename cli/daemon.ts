@@ -1,6 +1,6 @@
 /** What the two daemons share: signals, the file mode of what they make, the end. */
 import type { Level, Log } from '../core/log.ts';
-import { hearSigusr1 } from '../core/native.ts';
+import { hearSigusr1, keepMemoryPrivate } from '../core/native.ts';
 import type { ReadyPlugin } from '../core/plugin/ready.ts';
 import type { ProgramParts } from '../core/program.ts';
 import { isStop } from '../core/tasks.ts';
@@ -67,6 +67,7 @@ export async function runDaemon<S>(daemon: {
   readonly program: () => Promise<(settings: S, parts: ProgramParts) => Promise<void>>;
 }): Promise<number> {
   shutInspector();
+  hideMemory();
   const { stop, reloads, reopens } = watchSignals();
   const { clock } = daemon.terminal;
   const { settings, plugins } = await daemon.load();
@@ -85,6 +86,14 @@ export async function runDaemon<S>(daemon: {
   return await runToEnd(daemon.name, stop, log, () =>
     program(settings, { plugins, log, clock, signal: stop, reloads, version: version() }),
   );
+}
+
+function hideMemory(): void {
+  try {
+    keepMemoryPrivate();
+  } catch {
+    // without the native edge the daemon does not start anyway, and says so itself
+  }
 }
 
 /** Runs a daemon to its end and gives the exit code; says in the log how it ended. */

@@ -1,4 +1,5 @@
 /** `agent run` and `agent validate`. */
+import { wipeVariable } from '../core/native.ts';
 import type { Path } from '../core/settings-value.ts';
 import { type Command, defineCommand } from './command.ts';
 import { runDaemon } from './daemon.ts';
@@ -101,7 +102,19 @@ async function load({ values, given }: Parsed<typeof flags>, terminal: Terminal)
     expandEnv: values.expandEnv,
     overrides: [...tokenOf(given, terminal.env), ...overridesOf(SETTING_OF, values, given)],
   };
-  return await loadSettings(agentSettings, AGENT_TYPES, BUILTIN, source, terminal);
+  const loaded = await loadSettings(agentSettings, AGENT_TYPES, BUILTIN, source, terminal);
+  forgetToken(given);
+  return loaded;
+}
+
+/** What `ps` and /proc/PID/environ show of it: from now on, nothing. Until now everybody could have seen the flag. */
+function forgetToken(given: ReadonlySet<string>): void {
+  if (given.has('joinToken')) process.title = 'warifu agent';
+  try {
+    wipeVariable(TOKEN_VARIABLE);
+  } catch {
+    // without the native edge the agent does not start
+  }
 }
 
 /** The token of the environment, which only root and we can read. */

@@ -19,6 +19,11 @@ interface Native {
   readonly poll: (fds: Buffer, count: number, timeoutMs: number) => number;
   readonly flock: (fd: number, operation: number) => number;
   readonly sigmask: (how: number, set: Buffer, old: null) => number;
+  readonly setrlimit: (resource: number, limits: Buffer) => number;
+  readonly prctl: (option: number, a: number, b: number, c: number, d: number) => number;
+  readonly getenv: (name: string) => unknown;
+  readonly strlen: (text: unknown) => number;
+  readonly memset: (at: unknown, byte: number, count: number) => unknown;
   readonly errno: () => number;
 }
 
@@ -46,6 +51,11 @@ function native(): Native {
       poll: libc.func('int poll(_Inout_ uint8_t *, unsigned long, int)'),
       flock: libc.func('int flock(int, int)'),
       sigmask: libc.func('int pthread_sigmask(int, uint8_t *, void *)'),
+      setrlimit: libc.func('int setrlimit(int, uint8_t *)'),
+      prctl: libc.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
+      getenv: libc.func('void *getenv(const char *)'),
+      strlen: libc.func('size_t strlen(void *)'),
+      memset: libc.func('void *memset(void *, int, size_t)'),
       errno: () => koffi.errno(),
     };
     return loaded;
@@ -137,4 +147,22 @@ export function hearSigusr1(): void {
   const set = Buffer.alloc(128);
   set[(SIGUSR1 - 1) >> 3] = 1 << ((SIGUSR1 - 1) & 7);
   native().sigmask(SIG_UNBLOCK, set, null);
+}
+
+const RLIMIT_CORE = 4;
+const PR_SET_DUMPABLE = 4;
+
+/** No core file of this process, and no look into its memory, environment or descriptors for anybody but root: what it holds are keys. */
+export function keepMemoryPrivate(): void {
+  const { setrlimit, prctl, errno } = native();
+  // soft and hard: 0
+  if (setrlimit(RLIMIT_CORE, Buffer.alloc(16)) !== 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) !== 0)
+    throw fail('UNAVAILABLE', `core dumps could not be switched off (errno ${errno()})`);
+}
+
+/** Takes the value of a variable out of our environment where /proc/PID/environ shows it; whoever needs it has read it before. */
+export function wipeVariable(name: string): void {
+  const { getenv, strlen, memset } = native();
+  const value = getenv(name);
+  if (value !== null) memset(value, 0, strlen(value));
 }
