@@ -186,7 +186,7 @@ export class Rotation {
 
   async #tick(signal: AbortSignal): Promise<void> {
     for (;;) {
-      await this.#parts.clock.sleep(TICK_MS, signal);
+      await this.#parts.clock.sleep(this.#untilDue(), signal);
       try {
         await this.rotate(signal);
         this.#failures = 0;
@@ -196,6 +196,19 @@ export class Rotation {
         this.#parts.log.error('Failed to rotate CA', { error });
       }
     }
+  }
+
+  /** To the next tick, or to what is due before it: short lifetimes leave no ten seconds to be late. */
+  #untilDue(): number {
+    const now = this.#parts.clock.now();
+    const due: number[] = [];
+    const add = ({ active, prepared }: Slots<Lifetime>) => {
+      if (active) due.push((prepared ? activateAtMs : prepareAtMs)(active.authority) + 1);
+    };
+    if (this.#parts.upstream.mode === 'ca-below') add(this.#x509);
+    if (!this.#settings.disableJwtSvids) add(this.#jwt);
+    // what was due and failed is tried again at the ticks
+    return Math.min(TICK_MS, ...due.map((at) => at - now).filter((left) => left > 0));
   }
 
   /** One look at the clock: prepares and activates what is due. */
