@@ -50,6 +50,11 @@ function connectionOver(channel: Channel, socketPath: string, terminal: Terminal
     ...(timeoutMs !== undefined && { deadlineMs: timeoutMs }),
     ...(metadata && { metadata }),
   });
+  /** Says whether the time is over that a call had from now. */
+  const startTimer = ({ timeoutMs = Number.POSITIVE_INFINITY }: Options = {}): (() => boolean) => {
+    const startedMs = terminal.clock.monotonic();
+    return () => terminal.clock.monotonic() - startedMs >= timeoutMs;
+  };
   /** The method of the channel's service, found by its definition. */
   const methodOf = (service: ServiceDefinition, method: MethodDefinition): unknown => {
     const name = Object.entries(service.methods).find(([, one]) => one === method)?.[0] ?? '';
@@ -58,18 +63,20 @@ function connectionOver(channel: Channel, socketPath: string, terminal: Terminal
   return {
     async call<M extends Unary>(service: ServiceDefinition, method: M, request: Request<M>, options?: Options) {
       const send = methodOf(service, method) as (request: Request<M>, options: CallOptions) => Promise<Response<M>>;
+      const isOver = startTimer(options);
       try {
         return await send(request, optionsOf(options));
       } catch (error) {
-        throw told(error, socketPath);
+        throw told(error, socketPath, isOver());
       }
     },
     async *stream<M extends Stream>(service: ServiceDefinition, method: M, request: Request<M>, options?: Options) {
       const open = methodOf(service, method) as (request: Request<M>, options: CallOptions) => AsyncIterable<Response<M>>;
+      const isOver = startTimer(options);
       try {
         yield* open(request, optionsOf(options));
       } catch (error) {
-        throw told(error, socketPath);
+        throw told(error, socketPath, isOver());
       }
     },
     async print(service, method, answer) {
@@ -87,9 +94,13 @@ const DIAL_FAULTS: Readonly<Record<string, string>> = {
 };
 
 /** The error in the words of Go's gRPC; what is no answer of the other side stays as it is. */
-function told(error: unknown, socketPath: string): unknown {
+function told(error: unknown, socketPath: string, isOver: boolean): unknown {
   const status = rpcStatusOf(error);
   if (!status) return error;
+  // our own timer, or the other side's, who may see the end first and cancels
+  if ((status.code === 4 && status.text.startsWith('Deadline exceeded after')) || (status.code === 1 && isOver)) {
+    return fail('UNAVAILABLE', rpcErrorText(4, 'context deadline exceeded'), { cause: error });
+  }
   const errno = status.code === 14 ? /\bconnect (E[A-Z]+)\b/.exec(status.text)?.[1] : undefined;
   const fault = errno === undefined ? undefined : DIAL_FAULTS[errno];
   const text =

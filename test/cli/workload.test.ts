@@ -185,7 +185,7 @@ Writing federated bundle #1 for trust domain spiffe://z.test to file ${folder}/f
     );
     expect(await run(agent, ['api', 'fetch', 'x509', '-timeout', '50ms'])).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^rpc error: code = DeadlineExceeded desc = /),
+      stderr: expect.stringMatching(/^rpc error: code = DeadlineExceeded desc = context deadline exceeded\n$/),
     });
   });
 });
