@@ -107,7 +107,7 @@ export function validateJwtSvid(token: string, options: ValidateJwtOptions): Jwt
   const facts = readFacts(jws);
   if (options.requireKid && facts.header.kid === undefined) throw invalid('JWT_KID_MISSING', 'the token has no key id');
   if (nowMs - clockToleranceMs >= facts.expiresMs)
-    throw refuse('SVID_EXPIRED', 'JWT_EXPIRED', `expired at ${new Date(facts.expiresMs).toISOString()}`);
+    throw refuse('SVID_EXPIRED', 'JWT_EXPIRED', `token has expired: it was good until ${new Date(facts.expiresMs).toISOString()}`);
   if (facts.notBeforeMs !== undefined && nowMs + clockToleranceMs < facts.notBeforeMs) {
     throw refuse('SVID_EXPIRED', 'JWT_NOT_YET_VALID', `not valid before ${new Date(facts.notBeforeMs).toISOString()}`);
   }
