@@ -3,7 +3,7 @@ import type { Level, Log } from '../core/log.ts';
 import { hearSigusr1, keepMemoryPrivate } from '../core/native.ts';
 import type { ReadyPlugin } from '../core/plugin/ready.ts';
 import type { ProgramParts } from '../core/program.ts';
-import { isStop } from '../core/tasks.ts';
+import { isStop, runAll } from '../core/tasks.ts';
 import { Latest } from '../spiffe/latest.ts';
 import { checkInspector, shutInspector } from './inspector.ts';
 import type { Terminal } from './terminal.ts';
@@ -83,8 +83,13 @@ export async function runDaemon<S>(daemon: {
     reopens,
   });
   const program = await daemon.program();
+  const { giveBackMemory } = await import('../core/heap.ts');
   return await runToEnd(daemon.name, stop, log, () =>
-    program(settings, { plugins, log, clock, signal: stop, reloads, version: version() }),
+    runAll(
+      stop,
+      (signal) => program(settings, { plugins, log, clock, signal, reloads, version: version() }),
+      (signal) => giveBackMemory(clock, log, signal),
+    ),
   );
 }
 

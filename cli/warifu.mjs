@@ -16,7 +16,8 @@ if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
   if (isDaemon) closeInspectorForGood();
   // not imported above: imports run before any statement
   const fs = process.getBuiltinModule('node:fs');
-  keepCompiled(fs);
+  // a daemon starts seldom, and would keep what it read of the cache
+  if (!isDaemon) keepCompiled(fs);
   // a checkout runs its sources, an installed package what was built of them
   const source = new URL('./main.ts', import.meta.url);
   const built = new URL('../dist/cli/main.js', import.meta.url);

@@ -166,3 +166,16 @@ export function wipeVariable(name: string): void {
   const value = getenv(name);
   if (value !== null) memset(value, 0, strlen(value));
 }
+
+/** Lets the C library give back what it holds and does not use; nothing where it has no word for that (musl). */
+export function trimMalloc(): void {
+  try {
+    malloctrim ??= (createRequire(import.meta.url)('koffi') as typeof import('koffi').default)
+      .load(null)
+      .func('int malloc_trim(size_t)') as (pad: number) => number;
+    malloctrim(0);
+  } catch {
+    // it only saves memory
+  }
+}
+let malloctrim: ((pad: number) => number) | undefined;
