@@ -132,7 +132,7 @@ interface Purged {
 
 export const purge = defineCommand({
   summary: 'Purge expired agents that were attested using a non-TOFU security model based on a given time',
-  details: 'Only agents that can attest again are purged: nothing is lost with them.',
+  details: 'Only agents that can attest again are purged, and no banned ones: nothing is lost with them, and nobody comes back by it.',
   flags: {
     expiredFor: duration(
       "Amount of time that has passed since the agent's SVID has expired. It is used to determine which agents to purge",
@@ -166,8 +166,9 @@ export const purge = defineCommand({
     }),
 });
 
+/** Those of whom a purge takes nothing; a banned one could attest again after it. */
 async function reattestable(server: Connection): Promise<Agent[]> {
-  const filter = { byAttestationType: '', bySelectorMatch: undefined, byBanned: undefined, byCanReattest: true, byExpiresBefore: '' };
+  const filter = { byAttestationType: '', bySelectorMatch: undefined, byBanned: false, byCanReattest: true, byExpiresBefore: '' };
   const agents: Agent[] = [];
   for (let pageToken = ''; ; ) {
     const page = await server

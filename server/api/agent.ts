@@ -94,7 +94,7 @@ export function createAgentApi(parts: AgentApiParts): Implementation<typeof Agen
 
     async banAgent({ id }) {
       const agentId = String(within('invalid agent ID', () => agentIdOf(id, trustDomain)));
-      await stored(agentId, (node) => ({ ...node, banned: true, current: undefined, next: undefined }), 'failed to ban agent');
+      await stored(agentId, banned, 'failed to ban agent');
       log.info('Agent banned', { spiffe_id: agentId });
       return {};
     },
@@ -262,9 +262,19 @@ function nodeFilter(filter: ListAgentsRequest_Filter | undefined): (node: Node) 
     (type === '' || node.attestationType === type) &&
     (byBanned === undefined || node.banned === byBanned) &&
     (byCanReattest === undefined || node.canReattest === byCanReattest) &&
-    // of a banned agent no certificate is known, so none that ends
-    (before === undefined || (node.current !== undefined && node.current.notAfterMs < before)) &&
+    // who never had a certificate has none that ends
+    (before === undefined || (endOf(node) ?? Number.POSITIVE_INFINITY) < before) &&
     (bySelectors === undefined || bySelectors(node.selectors));
+}
+
+function endOf({ current, heldUntilMs }: Node): number | undefined {
+  return current?.notAfterMs ?? heldUntilMs;
+}
+
+/** Its certificates count no more, from now on. When the last of them ends is kept: until then the node can show it to others, and a purge must not free it. */
+function banned(node: Node): Node {
+  const heldUntilMs = Math.max(node.current?.notAfterMs ?? 0, node.next?.notAfterMs ?? 0, node.heldUntilMs ?? 0);
+  return { ...node, banned: true, current: undefined, next: undefined, heldUntilMs };
 }
 
 /** `2006-01-02 15:04:05 -0700 -07`, as SPIRE's command line writes it. What can't be read is refused: a purge must not mean everybody. */
@@ -288,7 +298,7 @@ function toMessage(node: Node, mask: AgentMask | undefined): AgentMessage {
     id: idToMessage(SpiffeId.parse(node.id)),
     attestationType: wants('attestationType') ? node.attestationType : '',
     x509svidSerialNumber: wants('x509svidSerialNumber') ? (node.current?.serial ?? '') : '',
-    x509svidExpiresAt: wants('x509svidExpiresAt') ? Math.floor((node.current?.notAfterMs ?? 0) / 1000) : 0,
+    x509svidExpiresAt: wants('x509svidExpiresAt') ? Math.floor((endOf(node) ?? 0) / 1000) : 0,
     selectors: wants('selectors') ? node.selectors.map(({ type, value }) => ({ type, value })) : [],
     banned: wants('banned') && node.banned,
     canReattest: wants('canReattest') && node.canReattest,

@@ -71,6 +71,8 @@ export interface Node {
   /** Signed by RenewAgent, becomes `current` when first used. */
   readonly next: AgentCertificate | undefined;
   readonly banned: boolean;
+  /** Of a banned one, whose certificates are forgotten: when the last of them ends. */
+  readonly heldUntilMs?: number;
   readonly canReattest: boolean;
   /** Sorted by type, then value. */
   readonly selectors: readonly Selector[];

@@ -174,8 +174,19 @@ describe('listing', () => {
 describe('one agent', () => {
   test('is banned: its certificates are gone, and it stays; deleted: it is gone', async () => {
     const { id } = await put('a');
+    const before = await api.getAgent({ id: path(id), outputMask: undefined }, LOCAL);
     await api.banAgent({ id: path(id) }, LOCAL);
     expect(memory.node(id)).toMatchObject({ banned: true, current: undefined, next: undefined });
+    // when what it holds ends is still known, also after a second ban: a purge of what has ended must not free it
+    const { x509svidExpiresAt, x509svidSerialNumber } = before;
+    await api.banAgent({ id: path(id) }, LOCAL);
+    expect(x509svidExpiresAt).toBeGreaterThan(0);
+    expect(await api.getAgent({ id: path(id), outputMask: undefined }, LOCAL)).toMatchObject({
+      banned: true,
+      x509svidExpiresAt,
+      x509svidSerialNumber: '',
+    });
+    expect(x509svidSerialNumber).not.toBe('');
     await api.deleteAgent({ id: path(id) }, LOCAL);
     expect(memory.node(id)).toBeUndefined();
   });
