@@ -1,5 +1,5 @@
 /** The server goes away under the other's agent and comes back; the agent goes away and comes back from its disk. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createPair, NAMES, otherThan, type Pair, type PairAgent, POLL, SIDES } from './pair.ts';
 
 for (const server of SIDES) {
@@ -18,7 +18,7 @@ for (const server of SIDES) {
         agent = await pair.createAgent('agent', side);
         await pair.house.createEntry({ id: '/web', parent: agent.agent });
         await agent.start();
-        await expect.poll(() => agent.fetched(), POLL).toContain('spiffe://example.org/web\n');
+        await vi.waitFor(async () => expect(await agent.fetched()).toContain('spiffe://example.org/web\n'), POLL);
       });
       afterAll(() => pair?.close());
 

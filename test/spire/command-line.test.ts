@@ -10,7 +10,7 @@ import { INTENDED, type Intended, textOf, type Told } from './intended.ts';
 import { normal } from './normal.ts';
 import { createPair, type Pair, type PairAgent, type Side } from './pair.ts';
 import { AGENT_API_STEPS, DENIED_STEPS } from './steps-agent.ts';
-import { ENTRY_STEPS, PARTING_STEPS } from './steps-entry.ts';
+import { BANNED_STEPS, ENTRY_STEPS, PARTING_STEPS } from './steps-entry.ts';
 import {
   AGENT_STEPS,
   BUNDLE_DELETE_STEPS,
@@ -30,6 +30,7 @@ interface Place {
   readonly cli: Side;
   readonly pair: Pair;
   readonly node: PairAgent;
+  readonly guest: PairAgent;
   /** What the house has of its own, by the name that it has in steps. */
   readonly own: Map<string, string>;
 }
@@ -71,9 +72,10 @@ async function furnish(cli: Side, server: Side, pair: Pair): Promise<Place> {
       ),
     );
     await agent.process.stop();
+    return agent;
   };
   await absent('gone');
-  await absent('guest');
+  const guest = await absent('guest');
   const node = await pair.createAgent('node', server, { attestor: 'x509pop' });
   await node.start();
   writeFileSync(join(dir, 'broken.conf'), 'server {\n  bind_port = \n');
@@ -88,7 +90,7 @@ async function furnish(cli: Side, server: Side, pair: Pair): Promise<Place> {
     ['ended-token', await minted(pair, '1s')],
     ['root', readFileSync(pair.house.pki.root, 'utf8')],
   ]);
-  return { name: `${cli} on ${server}`, cli, pair, node, own };
+  return { name: `${cli} on ${server}`, cli, pair, node, guest, own };
 }
 
 beforeAll(async () => {
@@ -232,6 +234,16 @@ describe('agent, of one whom nothing fits', () => {
     for (const { node } of places) await soon(async () => expect(await node.fetched()).toContain('PermissionDenied'));
   });
   compare(DENIED_STEPS);
+});
+
+describe('a ban outlives a purge', () => {
+  beforeAll(async () => {
+    for (const { guest } of places) {
+      await guest.start();
+      await guest.process.stop();
+    }
+  });
+  compare(BANNED_STEPS);
 });
 
 describe('what parts them', () => compare(PARTING_STEPS));

@@ -159,12 +159,6 @@ export const INTENDED = {
     /InvalidArgument desc = at least one audience is required/,
     'Internal desc = failed to sign JWT-SVID: invalid JWT-SVID audience: cannot be empty',
   ),
-  bannedExpiry: part(
-    'server',
-    'of a banned agent no certificate is known, so none that ends',
-    /"x509svid_expires_at":"0"/,
-    '"x509svid_expires_at":<seconds>',
-  ),
 
   // ---- the agent
   emptyAudienceAgent: words('server', 'an empty audience is refused at once; SPIRE asks its server for it until the time is over', {

@@ -19,6 +19,7 @@ export function normal(text: string, names: readonly (readonly [found: string, c
       .replace(/"(kid|key_id)": ?"[^"]+"/g, '"$1":"<key id>"')
       .replace(/"(x|y)": ?"[\w-]{40,}"/g, '"$1":"<coordinate>"')
       .replace(/\b[0-9a-f]{40}\b/g, '<sha1>')
+      .replace(/\b1970-01-01 00:00:00 \+0000 UTC/g, '<no time>')
       .replace(/\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC\b/g, '<time>')
       .replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\b/g, '<time>')
       // seconds since 1970, as text and as a number

@@ -244,6 +244,15 @@ export const ENTRY_STEPS: readonly Step[] = [
   step('a file that is not there', 'server entry delete -file {dir}/nowhere.json'),
 ];
 
+/** Of an agent that has just attested, and is banned before what it holds has ended. */
+export const BANNED_STEPS: readonly Step[] = [
+  step('one', 'server agent ban -spiffeID {guest}'),
+  step('one that is banned', 'server agent list -banned true'),
+  step('one that is banned', 'server agent purge'),
+  step('one that is banned, json', 'server agent purge -output json'),
+  step('one that is banned', 'server agent show -spiffeID {guest}'),
+];
+
 /** The last: after them, the four houses are no longer alike. */
 export const PARTING_STEPS: readonly Step[] = [
   step(
