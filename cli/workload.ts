@@ -7,7 +7,7 @@ import { fail } from '../core/errors.ts';
 import { isStop } from '../core/tasks.ts';
 import { X509Bundle } from '../spiffe/bundle.ts';
 import { type Certificate, splitCertificates } from '../spiffe/certificate.ts';
-import { SpiffeId } from '../spiffe/id.ts';
+import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { verifyX509Svid } from '../spiffe/x509-svid.ts';
 import { defineCommand, messageOf } from './command.ts';
 import { connect, type Options, statusOf } from './connection.ts';
@@ -73,7 +73,7 @@ export const watch = defineCommand({
           for await (const answer of agent.stream(WorkloadApi, fetchX509SVID, {}, { metadata: METADATA })) {
             failures = 0;
             const nowMs = terminal.clock.monotonic();
-            terminal.out(svidsText(parseSvids(answer), nowMs - lastMs));
+            terminal.out(svidsText(parseSvids(answer).map(asWatched), nowMs - lastMs));
             lastMs = nowMs;
           }
         } catch (error) {
@@ -204,6 +204,12 @@ function verify({ spiffeId, chain, bundle }: Svid, nowMs: number): void {
   } catch (error) {
     throw fail('SVID_UNTRUSTED', `${quoted(spiffeId)} SVID failed verification against bundle: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** As SPIRE's watch has it: without hints, and trust domains by their names. */
+function asWatched(svid: Svid): Svid {
+  const federated = svid.federated.map(([id, authorities]) => [TrustDomain.parseNameOrId(id).name, authorities] as const);
+  return { ...svid, hint: '', federated };
 }
 
 /** SPIRE's text of what came. */
