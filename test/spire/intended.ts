@@ -113,8 +113,11 @@ export const INTENDED = {
     warifu: /^Error: unable to parse to spiffe bundle: bundle of \w+\.test: /,
   }),
   interrupted: {
-    why: 'a command that is interrupted ends with exit code 130; SPIRE leaves its end to the signal',
-    settle: ({ code, stdout, stderr }) => ({ code: code ?? 130, stdout, stderr: stderr.replace('SIGINT', '') }),
+    why: 'a watch that is interrupted ends with exit code 130 and says nothing more; in SPIRE that is an error',
+    settle: ({ code, stdout, stderr }) => {
+      const before = stdout.replace(/\n(rpc error: code = Canceled desc = context canceled\n)+$/, '');
+      return code === (before === stdout ? 130 : 1) ? { code: 0, stdout: before, stderr } : { code, stdout, stderr };
+    },
   },
   settings: words('cli', 'everything that is wrong in a settings file is told at once, with line and nearest right name', {
     spire: /unable to decode configuration at |: unknown configuration detected\n$/,
@@ -180,7 +183,7 @@ export const INTENDED = {
     "federated trust domains and bundles are sorted; SPIRE's order is random",
     (text) =>
       text
-        .replace(/(\[spiffe:\/\/[^\n]*\n)+/g, (lines) =>
+        .replace(/(\[(?:spiffe:\/\/)?\w+\.test\][^\n]*\n)+/g, (lines) =>
           [...lines.matchAll(/[^\n]*\n[^\n]*\n/g)]
             .map(([pair]) => pair)
             .sort()
