@@ -1,6 +1,6 @@
 /** An X.509 certificate as plain facts, read strictly from its DER. Not the judge of it: that is `profile.ts` and `path.ts`. */
 import { createHash, type KeyObject } from 'node:crypto';
-import { DerReader, derFault, oidKey, oidText, readWhole, TAG } from './der.ts';
+import { DerReader, der, derFault, oidKey, oidText, readWhole, TAG } from './der.ts';
 import { parsePem } from './pem.ts';
 import { type SignatureAlgorithm, takeSignatureAlgorithm } from './signature-algorithm.ts';
 import { importSpki, type KeyKind, type Spki, takeSpki } from './spki.ts';
@@ -456,14 +456,30 @@ export function readAltNames(
     else if (tag === GENERAL_NAME.dns) dnsNames.push(ia5(contents, 'DNS'));
     else {
       otherNames++;
-      if (tag === GENERAL_NAME.directory) {
-        checkName(contents);
-        directoryNames.push(contents);
-      }
+      checkOtherName(tag, contents);
+      if (tag === GENERAL_NAME.directory) directoryNames.push(contents);
     }
   }
   if (all === 0) throw derFault('X509_SAN', 'an empty subject alternative name');
   return { uris, dnsNames, otherNames, tags, directoryNames };
+}
+
+/** The forms that we do not use: another reader that finds one of them malformed may see none of the names. */
+function checkOtherName(tag: number, contents: Buffer): void {
+  if (tag === GENERAL_NAME.directory) checkName(contents);
+  else if (tag === GENERAL_NAME.email) ia5(contents, 'email');
+  else if (tag === GENERAL_NAME.registeredId) readWhole(der(TAG.sequence, der(TAG.oid, contents)), TAG.sequence).oid();
+  else if (tag === GENERAL_NAME.ip) {
+    if (contents.length !== 4 && contents.length !== 16)
+      throw derFault('X509_SAN', `an IP subject alternative name of ${contents.length} octets`);
+  } else if (tag === GENERAL_NAME.otherName) {
+    const name = new DerReader(contents);
+    name.oid();
+    const value = name.enter(0xa0);
+    value.any();
+    value.close();
+    name.close();
+  }
 }
 
 /** Printable ASCII without the space: a NUL or a comma's neighbour can fool whoever prints or splits the name later. */

@@ -69,7 +69,12 @@ export function takeSignatureAlgorithm(reader: DerReader): SignatureAlgorithmFie
   const inner = reader.enter(TAG.sequence);
   const raw = reader.bytes.subarray(from, reader.at);
   const algorithm = BY_DER.get(raw.toString('latin1'));
-  return { raw, algorithm, name: algorithm ? algorithm.name : oidText(inner.oid()) };
+  if (algorithm) return { raw, algorithm, name: algorithm.name };
+  const name = oidText(inner.oid());
+  // RFC 5280 §4.1.1.2: one value of parameters, or none.
+  if (!inner.done) inner.any();
+  inner.close();
+  return { raw, algorithm, name };
 }
 
 /** Whether a key of this kind can have made such a signature at all. */

@@ -51,6 +51,7 @@ export function readSpki(der: Buffer): Spki {
       ? { type: 'ec', curve: known.curve }
       : { type: 'unknown', algorithm: named === undefined ? 'an explicit curve' : `the curve ${oidText(named)}` };
     if (known) algorithm.close();
+    else closeUnknown(algorithm);
     const bits = spki.octetAlignedBits();
     spki.close();
     if (known && (bits.length !== known.pointBytes || bits[0] !== 4))
@@ -61,6 +62,7 @@ export function readSpki(der: Buffer): Spki {
     if (algorithm.take(TAG.null).length !== 0) throw derFault('KEY_MALFORMED', 'RSA parameters that are not NULL');
     algorithm.close();
   } else if (oid === OID.ed25519) algorithm.close();
+  else closeUnknown(algorithm);
   const bits = spki.octetAlignedBits();
   spki.close();
   if (oid === OID.rsa || oid === OID.rsaPss) kind = { type: oid === OID.rsa ? 'rsa' : 'rsa-pss', bits: rsaBits(bits) };
@@ -69,6 +71,12 @@ export function readSpki(der: Buffer): Spki {
     kind = { type: 'ed25519' };
   } else kind = { type: 'unknown', algorithm: oidText(oid) };
   return { der, kind, bits };
+}
+
+/** RFC 5280 §4.1.1.2: an algorithm has one value of parameters, or none. */
+function closeUnknown(algorithm: DerReader): void {
+  if (!algorithm.done) algorithm.any();
+  algorithm.close();
 }
 
 /** The length of the modulus. A negative, even or absurd key is refused here. */

@@ -1,4 +1,5 @@
 /** Distinguished names (RFC 5280 §4.1.2.4): kept as raw bytes for comparing, read for people and for path templates. */
+import { isAscii, isUtf8 } from 'node:buffer';
 import { DerReader, derFault, oidKey, oidText, TAG } from './der.ts';
 
 export interface NameAttribute {
@@ -12,12 +13,21 @@ export interface NameAttribute {
 /** RDNs in the order of the certificate; most have one attribute. */
 export type Name = readonly (readonly NameAttribute[])[];
 
-/** Walks the structure without decoding text. Throws REQUEST_INVALID. */
+/** Walks the structure without decoding text. Values are text, as Go and OpenSSL want it. Throws REQUEST_INVALID. */
 export function checkName(der: Buffer): void {
   readRdns(der, (reader) => {
     reader.oid();
-    reader.any();
+    const { tag, contents } = reader.any();
+    if (!isText(tag, contents)) throw derFault('X509_NAME', `a name with a value that is no text (tag 0x${tag.toString(16)})`);
   });
+}
+
+/** What is no text in its own encoding would be one name to one reader and another to the next. Printable strings in use have all of ASCII. */
+function isText(tag: number, contents: Buffer): boolean {
+  if (tag === TAG.utf8String) return isUtf8(contents);
+  if (tag === TAG.bmpString) return contents.length % 2 === 0;
+  if (tag === TAG.teletexString) return true;
+  return (tag === TAG.printableString || tag === TAG.ia5String || tag === TAG.numericString) && isAscii(contents);
 }
 
 /** @param der one Name, already checked. */

@@ -3,11 +3,13 @@ import { X509Certificate } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Certificate, certificatesFromPem, splitCertificates } from '../../spiffe/certificate.ts';
-import { der, readWhole, TAG } from '../../spiffe/der.ts';
+import { DerReader, der, derBits, derOid, readWhole, TAG } from '../../spiffe/der.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
 import { formatPem, parsePem } from '../../spiffe/pem.ts';
 import { isSelfSigned } from '../../spiffe/path.ts';
 import { PROFILE } from '../../spiffe/profile.ts';
+import { takeSignatureAlgorithm } from '../../spiffe/signature-algorithm.ts';
+import { readSpki } from '../../spiffe/spki.ts';
 import { NOW_MS, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../fakes/ca.ts';
 
 function reason(bytes: Uint8Array): unknown {
@@ -94,6 +96,32 @@ describe('what is no certificate for us', () => {
     ['an empty URI', { uris: [], extensions: [san([0x86, ''])] }, 'X509_SAN'],
     ['an empty SAN', { uris: [], extensions: [extension('2.5.29.17', '3000')] }, 'X509_SAN'],
     ['a SAN of an unknown form', { uris: [], extensions: [san([0x89, 'x'])] }, 'X509_SAN'],
+    // another reader sees no names at all where it finds one malformed
+    [
+      'names of other forms',
+      {
+        uris: [],
+        extensions: [
+          san(
+            [0xa0, Buffer.from('06032a0304a0020500', 'hex')],
+            [0x81, 'a@b.test'],
+            [0x87, Buffer.alloc(4)],
+            [0x87, Buffer.alloc(16)],
+            [0x88, Buffer.of(0x2a, 3)],
+          ),
+        ],
+      },
+      'read',
+    ],
+    [
+      'an other name that is none',
+      { uris: [], extensions: [san([0x86, 'https://a.test'], [0xa0, Buffer.from('8600', 'hex')])] },
+      'DER_TAG',
+    ],
+    ['an other name without a value', { uris: [], extensions: [san([0xa0, Buffer.from('06032a0304', 'hex')])] }, 'DER_TRUNCATED'],
+    ['an address of 5 octets', { uris: [], extensions: [san([0x87, Buffer.alloc(5)])] }, 'X509_SAN'],
+    ['a NUL in the e-mail address', { uris: [], extensions: [san([0x81, 'a\0@b.test'])] }, 'X509_SAN_CHAR'],
+    ['a registered id that is none', { uris: [], extensions: [san([0x88, Buffer.of(0x80)])] }, 'DER_OID'],
     ['two SANs', { extensions: [san([0x86, 'spiffe://example.org/b'])] }, 'X509_EXTENSION_REPEATED'],
     [
       'two unknown extensions of one kind',
@@ -140,6 +168,35 @@ describe('what is no certificate for us', () => {
     expect(reason(mixed)).toBe('X509_SIGNATURE_ALGORITHM_MISMATCH');
     expect(reason(Buffer.concat([good, Buffer.from([0])]))).toBe('DER_TRAILING');
     expect(reason(Buffer.alloc(70_000, 0x30))).toBe('X509_TOO_LARGE');
+  });
+
+  test('a name has text for values, and an algorithm one value of parameters', async () => {
+    const { der: good } = await testCertificate({ subject: 'C=US, O=SPIRE' });
+    const changed = (from: string, to: string) => {
+      const [old, text] = [Buffer.from(from, 'hex'), Buffer.from(to, 'hex')];
+      const bytes = Buffer.from(good);
+      expect(bytes.includes(old)).toBe(true);
+      for (let at = bytes.indexOf(old); at >= 0; at = bytes.indexOf(old, at + 1)) text.copy(bytes, at);
+      return reason(bytes);
+    };
+    const spire = Buffer.from('SPIRE').toString('hex');
+    for (const text of [`1305${spire}`, `0c05${spire}`, '0c0553504952c3'.replace('52c3', 'c3a9'), '1405ffffffffff']) {
+      expect(changed(`1305${spire}`, text)).toBe('read');
+    }
+    for (const none of [`0605${spire}`, `0405${spire}`, '0c05ffffffffff', '1305ffffffffff', '1e05ffffffffff', '1205e000000000']) {
+      expect(changed(`1305${spire}`, none)).toBe('X509_NAME');
+    }
+
+    const key = (...parameters: string[]) =>
+      der(TAG.sequence, der(TAG.sequence, derOid('1.2.3.4'), ...parameters.map((one) => Buffer.from(one, 'hex'))), derBits(Buffer.of(1)));
+    expect(readSpki(key()).kind.type).toBe('unknown');
+    expect(readSpki(key('0500')).kind.type).toBe('unknown');
+    expect(() => readSpki(key('0500', '0500'))).toThrow(SpiffeError);
+    expect(() => readSpki(key('05'))).toThrow(SpiffeError);
+    const algorithm = (...parameters: string[]) =>
+      new DerReader(der(TAG.sequence, derOid('1.2.3.4'), ...parameters.map((one) => Buffer.from(one, 'hex'))));
+    expect(takeSignatureAlgorithm(algorithm('0500')).name).toBe('1.2.3.4');
+    expect(() => takeSignatureAlgorithm(algorithm('0500', '0500'))).toThrow(SpiffeError);
   });
 
   test('any bytes, cut or changed ones, are read or refused with a SpiffeError, in time', async () => {
