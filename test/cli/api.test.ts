@@ -531,11 +531,16 @@ Can re-attest     : false
 
   test('that expired long ago are purged; a dry run only tells', async () => {
     const clock: Clock = { now: () => (1_552_410_266 + 3600) * 1000 + 1, monotonic: () => 0, sleep: () => Promise.resolve() };
-    await using server = await startApiServer(api([agent('/gone'), agent('/kept'), agent('/fresh', { x509svidExpiresAt: 1_552_410_267 })]));
+    const seen: unknown[] = [];
+    await using server = await startApiServer(
+      api([agent('/gone'), agent('/kept'), agent('/fresh', { x509svidExpiresAt: 1_552_410_267 })], seen),
+    );
     const argv = ['agent', 'purge', '-expiredFor', '1h'];
     expect((await run(server, [...argv, '-dryRun'], { clock })).stdout).toBe(
       'Found 2 expired agents\n\n\nAgents that can be purged:\nSPIFFE ID         : spiffe://example.org/gone\nSPIFFE ID         : spiffe://example.org/kept\n',
     );
+    // a banned agent that is purged could attest again
+    expect(seen[0]).toMatchObject({ byCanReattest: true, byBanned: false });
     expect((await run(server, argv, { clock })).stdout).toBe(
       'Found 2 expired agents\n\nAgents purged:\nSPIFFE ID         : spiffe://example.org/gone\nAgents not purged:\nSPIFFE ID         : spiffe://example.org/kept\nError             : rpc error: code = Internal desc = not today\n',
     );
