@@ -47,7 +47,7 @@ export function importJwk(jwk: JsonObject): { readonly key: KeyObject; readonly 
   let members: { kty: string; crv?: string; x?: string; y?: string; n?: string; e?: string };
   if (kty === 'EC') {
     if (typeof crv === 'string' && !Object.hasOwn(COORDINATE_BYTES, crv)) return undefined;
-    const size = COORDINATE_BYTES[crv as Curve];
+    const size = typeof crv === 'string' ? COORDINATE_BYTES[crv as Curve] : undefined;
     const [x, y] = [base64url(jwk['x']), base64url(jwk['y'])];
     if (size === undefined || x?.length !== size || y?.length !== size) throw fault('BUNDLE_JWK', 'an EC key with malformed crv, x or y');
     members = { kty, crv: crv as Curve, x: jwk['x'] as string, y: jwk['y'] as string };

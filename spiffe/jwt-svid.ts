@@ -179,7 +179,9 @@ function readJws(token: string): Jws {
   if (!isJwtAlgorithm(alg))
     throw invalid(
       'JWT_ALG',
-      alg === undefined ? 'the header has no alg' : `unsupported token signature algorithm ${clip(JSON.stringify(String(alg)))}`,
+      alg === undefined
+        ? 'the header has no alg'
+        : `unsupported token signature algorithm ${typeof alg === 'string' ? clip(JSON.stringify(alg)) : 'that is no text'}`,
     );
   if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE') throw invalid('JWT_TYP', 'token header type not equal to either JWT or JOSE');
   // We understand no critical header, so each is one too many (RFC 7515 §4.1.11). `b64` would change what is signed.

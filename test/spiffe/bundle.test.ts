@@ -52,6 +52,8 @@ describe('a SPIFFE bundle document', () => {
     ['TDB-24 a use in upper case', () => ({ keys: [{ ...x509Entry, use: 'X509-SVID' }] }), '0 X.509, 0 JWT'],
     ['TDB-25 a missing use', () => ({ keys: [{ ...jwtEntry, use: undefined }, jwtEntry] }), '0 X.509, 1 JWT'],
     ['an unknown curve', () => ({ keys: [{ ...jwtEntry, crv: 'secp256k1', kid: 'x' }, jwtEntry] }), '0 X.509, 1 JWT'],
+    ['a curve that is an object', () => ({ keys: [{ ...jwtEntry, crv: { a: 1 } }] }), 'BUNDLE_INVALID BUNDLE_JWK'],
+    ['a curve that is a list of an object', () => ({ keys: [{ ...jwtEntry, crv: [{}] }] }), 'BUNDLE_INVALID BUNDLE_JWK'],
     ['X509-46 x5c missing', () => ({ keys: [{ ...x509Entry, x5c: undefined }, x509Entry] }), '1 X.509, 0 JWT'],
     ['X509-46 x5c empty', () => ({ keys: [{ ...x509Entry, x5c: [] }, x509Entry] }), '1 X.509, 0 JWT'],
     [

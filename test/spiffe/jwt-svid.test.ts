@@ -112,6 +112,8 @@ describe('the nine algorithms', () => {
     ['JWT-6 ES256K', withHeader({ alg: 'ES256K' }), 'SVID_INVALID JWT_ALG'],
     ['JWT-6 no algorithm', token({ header: { kid: 'key-ES256' } }), 'SVID_INVALID JWT_ALG'],
     ['JWT-6 a number', withHeader({ alg: 256 }), 'SVID_INVALID JWT_ALG'],
+    ['JWT-6 an object', withHeader({ alg: { a: 1 } }), 'SVID_INVALID JWT_ALG'],
+    ['JWT-6 a list of an object', withHeader({ alg: [{}] }), 'SVID_INVALID JWT_ALG'],
     ['JWT-6 the name of a method of every object', withHeader({ alg: 'toString' }), 'SVID_INVALID JWT_ALG'],
     [
       'JWT-6 HMAC with the public key as secret',
