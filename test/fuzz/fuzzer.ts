@@ -146,7 +146,14 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
     for (let times = random.size(6); times > 0; times--) {
       const other = pick();
       const mutation = own.length > 0 && random.oneIn(2) ? random.pick(own) : random.pick(plain);
-      const changed = mutation(random, input, other);
+      let changed: Buffer;
+      try {
+        changed = mutation(random, input, other);
+      } catch (error) {
+        // the changes themselves are recursive
+        if (error instanceof RangeError) break;
+        throw error;
+      }
       if (changed.length > maxBytes) break;
       input = changed;
     }
