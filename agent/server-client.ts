@@ -60,6 +60,8 @@ export interface PushStream {
 export type Standing = 'banned' | 'attest-again';
 
 const CALL_MS = 30_000;
+/** Silence after which the kernel asks whether the server is there; it gives up after ten more seconds. */
+const KEEPALIVE_MS = 20_000;
 /** Of one message: 5,000 entries or a bundle with many roots. */
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
@@ -93,6 +95,7 @@ export class ServerConnection {
     const { address, port, trustDomain, svid, bundles, clock } = options;
     const expected = SpiffeId.of(trustDomain, '/spire/server');
     const credentials = tlsCredentials(async (socket) => {
+      socket.setKeepAlive(true, KEEPALIVE_MS);
       try {
         if (!bundles) return await insecureConnectTls(socket, { expected, svid, alpn: ['h2'] });
         return await connectTls(socket, {
@@ -124,9 +127,9 @@ export class ServerConnection {
       options: {
         'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
         'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
-        // notices a server that vanished without a word while the push stream is open
-        'grpc.keepalive_time_ms': 30_000,
-        'grpc.keepalive_timeout_ms': 10_000,
+        // a server that vanished without a word while the push stream is open is noticed by the kernel (below); one that hangs, by this
+        'grpc.keepalive_time_ms': 120_000,
+        'grpc.keepalive_timeout_ms': 20_000,
         'grpc.initial_reconnect_backoff_ms': 200,
         'grpc.min_reconnect_backoff_ms': 200,
         'grpc.max_reconnect_backoff_ms': 10_000,

@@ -100,8 +100,6 @@ export interface RpcServerSettings {
   readonly maxConnectionAgeMs?: number;
   /** A connection without a stream ends after this long. Default: never. */
   readonly maxConnectionIdleMs?: number;
-  /** A ping is sent after this long without a frame, and the connection ends when it stays unanswered for 20 s. Default: never. */
-  readonly keepaliveMs?: number;
   /**
    * For local sockets: clients that fetch and cancel for ever keep their connection. Node's guard against rapid resets would end it after about
    * a thousand; on TCP the guard stays.
@@ -134,7 +132,6 @@ export function createRpcServer(settings: RpcServerSettings): RpcServer {
       ? {}
       : { 'grpc.max_connection_age_ms': settings.maxConnectionAgeMs, 'grpc.max_connection_age_grace_ms': 30_000 }),
     ...(settings.maxConnectionIdleMs === undefined ? {} : { 'grpc.max_connection_idle_ms': settings.maxConnectionIdleMs }),
-    ...(settings.keepaliveMs === undefined ? {} : { 'grpc.keepalive_time_ms': settings.keepaliveMs, 'grpc.keepalive_timeout_ms': 20_000 }),
   });
   if (settings.allowManyResets) allowManyResets(server);
   for (const { definition, implementation } of settings.services) addService(server, definition, implementation, settings);

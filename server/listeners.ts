@@ -1,6 +1,5 @@
 /** Where callers come: TCP with TLS for agents and remote operators, a UNIX socket for those on this machine. */
 import { type AddressInfo, createServer } from 'node:net';
-import type { TLSSocket } from 'node:tls';
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { connectionsWithin, openFilesLimit } from '../core/open-files.ts';
@@ -16,6 +15,7 @@ import { sameAuthority } from '../spiffe/path.ts';
 import { type TlsPeer, TlsServer, tlsPeer } from '../spiffe/tls.ts';
 import type { X509Svid } from '../spiffe/x509-svid.ts';
 import { addressOf, Doorway, networkOf } from './doorway.ts';
+import { Endings } from './endings.ts';
 
 export interface Listener {
   /** Takes no more connections; those that there are stay. */
@@ -98,6 +98,7 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
   const doorway = new Doorway({ waiting: parts.halfOpen ?? Math.floor(MAX_HALF_OPEN * part), handshakes: MAX_HANDSHAKES }, clock, log);
   const known = new Shares(Math.floor(MAX_CONNECTIONS * part), MAX_CONNECTIONS_PER_PEER);
   const strangers = new Shares(Math.floor(MAX_STRANGERS * part));
+  const endings = new Endings(clock, signal);
   const tls = new TlsServer({
     svid: parts.svid,
     client: 'optional',
@@ -118,7 +119,7 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
         return;
       }
       socket.once('close', release);
-      if (peer) void endWithCertificate(socket, peer.notAfterMs, clock, signal);
+      if (peer) endings.add(socket, peer.notAfterMs);
       (isKnown ? parts.rpc : parts.strangers).accept(socket, {
         kind: 'tls',
         address,
@@ -133,7 +134,10 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
       log.debug('Connection refused', { address: addressOf(socket), error });
     },
   });
-  const server = createServer({ pauseOnConnect: true }, (socket) => doorway.enter(socket, () => tls.accept(socket)));
+  // the kernel asks after those that are silent, which costs us nothing: an agent that vanished is noticed within 70 s
+  const server = createServer({ pauseOnConnect: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (socket) =>
+    doorway.enter(socket, () => tls.accept(socket)),
+  );
   server.maxConnections = connections;
   server.on('drop', () => log.warn('Connection refused: too many', { count: connections }));
   await new Promise<void>((done, refuse) => {
@@ -165,21 +169,6 @@ function authorize({ id, chain }: TlsPeer, { trustDomain, issuers, isForeignAdmi
   const ours = issuers();
   if (chain.slice(1).some((one) => ours.some((issuer) => sameAuthority(issuer, one)))) return;
   throw new SpiffeError('UNAUTHENTICATED', 'PATH_NOT_FOUND', `client ${id} was not issued by this server`);
-}
-
-/** No connection outlives the certificate that opened it. */
-async function endWithCertificate(socket: TLSSocket, notAfterMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
-  const closed = new AbortController();
-  socket.once('close', () => closed.abort());
-  const either = AbortSignal.any([signal, closed.signal]);
-  try {
-    // in pieces: the wall clock may jump
-    for (let left = notAfterMs - clock.now(); left > 0; left = notAfterMs - clock.now())
-      await clock.sleep(Math.min(left, 60_000), either, { ref: false });
-    socket.destroy();
-  } catch {
-    // closed before
-  }
 }
 
 /** The admin socket: whoever may open it may do everything, so only its owner and group can. */

@@ -50,7 +50,6 @@ import type { Store } from './store/store.ts';
 
 /** Calls under way when the server stops may go on so long. */
 const DRAIN_MS = 10_000;
-const KEEPALIVE_MS = 60_000;
 /** A connection on which nobody calls anything is given up; agents hold a stream open, or poll. */
 const IDLE_MS = 5 * 60_000;
 /** A dump of entries from the machine's own operator; agents' messages stay within gRPC's own limit. */
@@ -106,7 +105,7 @@ async function serve(settings: ServerSettings, parts: ProgramParts, store: Store
     const { shared, gate, callers } = rooms(settings, parts, { store, memory, authority, push, attestors, metrics });
     countThings(metrics, memory, push, clock);
 
-    const remote = createRpcServer({ services: shared, gate, log, keepaliveMs: KEEPALIVE_MS, maxConnectionIdleMs: IDLE_MS });
+    const remote = createRpcServer({ services: shared, gate, log, maxConnectionIdleMs: IDLE_MS });
     const local = createRpcServer({
       services: withLocal(store, shared, parts.log, memory, trustDomain, clock, own),
       gate,
