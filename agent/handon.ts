@@ -59,7 +59,10 @@ export function handOn(
     };
     const repaired = () => {
       stop();
-      resolve(new RepairedConnection(socket, seen, asked && !answered));
+      const connection = new RepairedConnection(socket, seen, asked && !answered);
+      // malformed from the first block on: it has closed already, and who got it now would wait for that for ever
+      if (connection.destroyed) reject(connection.errored ?? malformed('the connection was ended'));
+      else resolve(connection);
     };
     const refuse = (error: Error) => {
       stop();

@@ -139,6 +139,8 @@ export function createRpcServer(settings: RpcServerSettings): RpcServer {
   const open = new Set<Duplex>();
   return {
     accept(socket, peer) {
+      // Its close has been told already: nothing would ever end the session that is made for it.
+      if (socket.destroyed) return;
       const told = (_: unknown, call: ConstructorParameters<typeof ServerInterceptingCall>[0]) => {
         let ended = () => {};
         return new ServerInterceptingCall(call, {

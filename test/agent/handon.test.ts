@@ -185,6 +185,12 @@ for (const [what, octets] of hostile) {
   });
 }
 
+test('a connection whose first header block is broken is handed to nobody: whoever got it would never hear that it ended', async () => {
+  expect(await exchange(Buffer.concat([PREFACE, SETTINGS, frame(1, 5, 1, Buffer.from([0x80]))]))).toEqual({ status: 'ended' });
+  expect(await exchange(Buffer.concat([PREFACE, SETTINGS, whole('/tmp/x.sock')]))).toEqual({ status: 'answered' });
+  expect(handed).toEqual(['REQUEST_INVALID', 'repaired']);
+});
+
 test('what is not HTTP/2 ends at once', async () => {
   expect(await exchange(Buffer.from('GET / HTTP/1.1\r\n\r\n'))).toEqual({ status: 'ended' });
   expect(handed).toEqual(['REQUEST_INVALID']);
