@@ -2,7 +2,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { writeDurably } from '../core/durable-file.ts';
+import { removeLeftovers, writeDurably } from '../core/durable-file.ts';
 import { fail } from '../core/errors.ts';
 import { Certificate } from '../spiffe/certificate.ts';
 
@@ -39,6 +39,7 @@ export class AgentDisk {
   /** Throws SETTINGS_INVALID when the file is there and can't be understood. */
   static async open(dataDir: string): Promise<AgentDisk> {
     const disk = new AgentDisk(join(dataDir, 'agent-data.json'));
+    await removeLeftovers(disk.path);
     try {
       disk.#data = file.parse(JSON.parse(await readFile(disk.path, 'utf8')));
     } catch (cause) {

@@ -1,7 +1,7 @@
 /** Files that survive a crash in the middle of a write: whole old or whole new, and on disk when the promise resolves. */
 import { randomBytes } from 'node:crypto';
-import { open, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { fail } from './errors.ts';
 
 /** Replaces `path` at once: a new file beside it, synced, renamed over it, the folder synced. @param mode default 0600. */
@@ -21,6 +21,17 @@ export async function writeDurably(path: string, data: string | Uint8Array, mode
     throw fail('STORE_FAILED', `${path} could not be written: ${(cause as Error).message}`, { cause });
   }
   await syncFolder(dirname(path));
+}
+
+/** Takes away what a crash in the middle of `writeDurably` left beside `path`; it may hold what the file holds. Only while nobody else writes it. */
+export async function removeLeftovers(path: string): Promise<void> {
+  const [folder, name] = [dirname(path), basename(path)];
+  const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  const ours = names.filter((one) => one.startsWith(`${name}.`) && /^[0-9a-f]{12}\.tmp$/.test(one.slice(name.length + 1)));
+  await Promise.all(ours.map((one) => rm(join(folder, one), { force: true })));
 }
 
 /** A rename is only on disk once its folder is. */

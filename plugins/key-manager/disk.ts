@@ -3,7 +3,7 @@ import type { KeyObject } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
-import { checkPrivate, writeDurably } from '../../core/durable-file.ts';
+import { checkPrivate, removeLeftovers, writeDurably } from '../../core/durable-file.ts';
 import { fail } from '../../core/errors.ts';
 import { localSigningKey } from '../../core/local-key.ts';
 import { lockFile } from '../../core/lock-file.ts';
@@ -29,6 +29,7 @@ class KeyFile {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     const lock = lockFile(`${path}.lock`, what);
     try {
+      await removeLeftovers(path);
       const opened = await KeyFile.#read(path);
       signal.addEventListener('abort', () => lock.close(), { once: true });
       return opened;

@@ -38,7 +38,7 @@ export class Database {
   #closed = false;
 
   /** @param path a file, made with mode 0600 if it is not there. Throws STORE_FAILED for what is no database of ours, or one from a newer program. */
-  constructor(path: string, clock: Clock) {
+  constructor(path: string, clock: Clock, migrations: readonly string[] = MIGRATIONS) {
     this.#path = path;
     this.#clock = clock;
     try {
@@ -57,7 +57,7 @@ export class Database {
       throw this.#words(error);
     }
     try {
-      this.#migrate();
+      this.#migrate(migrations);
     } catch (error) {
       this.#sqlite.close();
       throw this.#words(error);
@@ -176,7 +176,7 @@ export class Database {
     if (this.#closed) throw fail('CLOSED', 'the store is closed');
   }
 
-  #migrate(): void {
+  #migrate(migrations: readonly string[]): void {
     const foreign = this.#sqlite
       .prepare("SELECT name FROM sqlite_schema WHERE name IN ('registered_entries', 'attested_node_entries')")
       .get();
@@ -190,16 +190,16 @@ export class Database {
     const version = Number(
       (this.#sqlite.prepare('SELECT max(version) AS version FROM schema_version').get() as { version: number | null }).version ?? 0,
     );
-    if (version > MIGRATIONS.length) {
+    if (version > migrations.length) {
       throw fail(
         'STORE_FAILED',
-        `${this.#path} is of schema version ${version}, made by a newer Warifu; this one knows ${MIGRATIONS.length}: run the newer one, or restore a backup`,
+        `${this.#path} is of schema version ${version}, made by a newer Warifu; this one knows ${migrations.length}: run the newer one, or restore a backup`,
       );
     }
-    for (let next = version; next < MIGRATIONS.length; next++) {
+    for (let next = version; next < migrations.length; next++) {
       // one step, one transaction: a crash between two steps goes on where it stopped
       this.#sqlite.transaction(() => {
-        this.#sqlite.exec(MIGRATIONS[next] ?? '');
+        this.#sqlite.exec(migrations[next] ?? '');
         this.#sqlite.prepare('INSERT INTO schema_version VALUES (?)').run(next + 1);
       })();
     }
