@@ -42,10 +42,21 @@ export function handOn(
   return new Promise((resolve, reject) => {
     const timer = new AbortController();
     let seen: Buffer = Buffer.alloc(0);
+    /** What `seen` is the beginning of: a client that sends octet by octet must not make us copy all of it for each. */
+    let room: Buffer = seen;
     let at = PREFACE.length;
     let asked = false;
     let answered = false;
 
+    const keep = (chunk: Buffer) => {
+      const length = seen.length + chunk.length;
+      if (length > room.length) {
+        room = Buffer.allocUnsafeSlow(2 * length);
+        room.set(seen);
+      }
+      room.set(chunk, seen.length);
+      seen = room.subarray(0, length);
+    };
     const stop = () => {
       socket.off('readable', look);
       socket.off('close', closed);
@@ -72,7 +83,7 @@ export function handOn(
     const closed = () => refuse(fail('CANCELLED', 'the connection ended before it said anything'));
     const look = () => {
       for (let chunk = socket.read() as Buffer | null; chunk; chunk = socket.read() as Buffer | null)
-        seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
+        keep(chunk);
       const start = Math.min(seen.length, PREFACE.length);
       if (seen.compare(PREFACE, 0, start, 0, start) !== 0) return refuse(fail('REQUEST_INVALID', 'not HTTP/2'));
       while (seen.length >= at + FRAME_HEADER) {
@@ -86,7 +97,8 @@ export function handOn(
         if (type === TYPE.settings && end === at + FRAME_HEADER && ((seen[at + 4] as number) & FLAG.ack) !== 0 && asked && !answered) {
           // the answer to our own SETTINGS, of which Node knows nothing
           answered = true;
-          seen = Buffer.concat([seen.subarray(0, at), seen.subarray(end)]);
+          seen.copy(seen, at, end);
+          seen = seen.subarray(0, seen.length - (end - at));
         } else {
           at = end;
         }
