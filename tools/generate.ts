@@ -32,8 +32,9 @@ const template = JSON.stringify({
 buf('generate', '--template', template, '--include-imports', '--include-wkt');
 
 /**
- * ts-proto's decoders end quietly at an end-group tag or at a tag 0, go on where a nested message ran over its end, and write U+FFFD for bytes
- * that are no UTF-8. What is malformed is refused: each of these is made to throw.
+ * ts-proto's decoders end quietly at an end-group tag or at a tag 0, go on where a nested message ran over its end, write U+FFFD for bytes
+ * that are no UTF-8, cut tags to 32 bits (and so take one field for another), and let a group end as another one. What is malformed is refused:
+ * each of these is made to throw.
  */
 const STRICT: readonly (readonly [lenient: string, strict: string])[] = [
   [
@@ -45,6 +46,11 @@ const STRICT: readonly (readonly [lenient: string, strict: string])[] = [
     '      if (reader.pos !== end) {\n        throw new globalThis.Error("malformed message: a field runs over its end");\n      }\n      return message;\n    } finally {\n      (reader as any).__tsProtoDecodeDepth',
   ],
   ['reader.string()', 'reader.string(true)'],
+  [
+    'const tag = reader.uint32();\n',
+    'const at = reader.pos;\n        const tag = reader.uint32();\n        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {\n          throw new globalThis.Error("malformed message: a tag of more than 32 bits");\n        }\n',
+  ],
+  ['reader.skip(tag & 7);', 'reader.skip(tag & 7, tag >>> 3);'],
 ];
 for (const file of readdirSync(out, { recursive: true, encoding: 'utf8' })) {
   if (!file.endsWith('.ts')) continue;
@@ -53,8 +59,10 @@ for (const file of readdirSync(out, { recursive: true, encoding: 'utf8' })) {
   const decoders = made.split('const end = length === undefined').length - 1;
   const ends = strict.split('malformed message: a field runs over its end').length - 1;
   const tags = strict.split('malformed message: illegal tag').length - 1;
-  if (ends !== decoders || tags !== decoders)
-    throw new Error(`${file}: ${decoders} decoders, of which ${tags} and ${ends} were made strict`);
+  const long = strict.split('malformed message: a tag of more than 32 bits').length - 1;
+  const groups = strict.split('reader.skip(tag & 7, tag >>> 3)').length - 1;
+  if (ends !== decoders || tags !== decoders || long !== decoders || groups !== decoders)
+    throw new Error(`${file}: ${decoders} decoders, of which ${tags}, ${ends}, ${long} and ${groups} were made strict`);
   writeFileSync(join(out, file), strict);
 }
 

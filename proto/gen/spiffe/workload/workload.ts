@@ -136,13 +136,17 @@ export const X509SVIDRequest: MessageFns<X509SVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509SVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -191,7 +195,11 @@ export const X509SVIDResponse: MessageFns<X509SVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509SVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -224,7 +232,7 @@ export const X509SVIDResponse: MessageFns<X509SVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -281,7 +289,11 @@ export const X509SVIDResponse_FederatedBundlesEntry: MessageFns<X509SVIDResponse
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509SVIDResponse_FederatedBundlesEntry();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -303,7 +315,7 @@ export const X509SVIDResponse_FederatedBundlesEntry: MessageFns<X509SVIDResponse
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -360,7 +372,11 @@ export const X509SVID: MessageFns<X509SVID> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509SVID();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -406,7 +422,7 @@ export const X509SVID: MessageFns<X509SVID> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -451,13 +467,17 @@ export const X509BundlesRequest: MessageFns<X509BundlesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509BundlesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -503,7 +523,11 @@ export const X509BundlesResponse: MessageFns<X509BundlesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509BundlesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -528,7 +552,7 @@ export const X509BundlesResponse: MessageFns<X509BundlesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -584,7 +608,11 @@ export const X509BundlesResponse_BundlesEntry: MessageFns<X509BundlesResponse_Bu
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseX509BundlesResponse_BundlesEntry();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -606,7 +634,7 @@ export const X509BundlesResponse_BundlesEntry: MessageFns<X509BundlesResponse_Bu
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -654,7 +682,11 @@ export const JWTSVIDRequest: MessageFns<JWTSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -676,7 +708,7 @@ export const JWTSVIDRequest: MessageFns<JWTSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -721,7 +753,11 @@ export const JWTSVIDResponse: MessageFns<JWTSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -735,7 +771,7 @@ export const JWTSVIDResponse: MessageFns<JWTSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -785,7 +821,11 @@ export const JWTSVID: MessageFns<JWTSVID> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTSVID();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -815,7 +855,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -858,13 +898,17 @@ export const JWTBundlesRequest: MessageFns<JWTBundlesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTBundlesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -907,7 +951,11 @@ export const JWTBundlesResponse: MessageFns<JWTBundlesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTBundlesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -924,7 +972,7 @@ export const JWTBundlesResponse: MessageFns<JWTBundlesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -979,7 +1027,11 @@ export const JWTBundlesResponse_BundlesEntry: MessageFns<JWTBundlesResponse_Bund
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseJWTBundlesResponse_BundlesEntry();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1001,7 +1053,7 @@ export const JWTBundlesResponse_BundlesEntry: MessageFns<JWTBundlesResponse_Bund
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1049,7 +1101,11 @@ export const ValidateJWTSVIDRequest: MessageFns<ValidateJWTSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseValidateJWTSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1071,7 +1127,7 @@ export const ValidateJWTSVIDRequest: MessageFns<ValidateJWTSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1119,7 +1175,11 @@ export const ValidateJWTSVIDResponse: MessageFns<ValidateJWTSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseValidateJWTSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1141,7 +1201,7 @@ export const ValidateJWTSVIDResponse: MessageFns<ValidateJWTSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1186,7 +1246,11 @@ export const WITSVIDRequest: MessageFns<WITSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1200,7 +1264,7 @@ export const WITSVIDRequest: MessageFns<WITSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1244,7 +1308,11 @@ export const WITSVIDResponse: MessageFns<WITSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1258,7 +1326,7 @@ export const WITSVIDResponse: MessageFns<WITSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1311,7 +1379,11 @@ export const WITSVID: MessageFns<WITSVID> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITSVID();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1349,7 +1421,7 @@ export const WITSVID: MessageFns<WITSVID> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1393,13 +1465,17 @@ export const WITBundlesRequest: MessageFns<WITBundlesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITBundlesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1442,7 +1518,11 @@ export const WITBundlesResponse: MessageFns<WITBundlesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITBundlesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1459,7 +1539,7 @@ export const WITBundlesResponse: MessageFns<WITBundlesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1514,7 +1594,11 @@ export const WITBundlesResponse_BundlesEntry: MessageFns<WITBundlesResponse_Bund
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseWITBundlesResponse_BundlesEntry();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1536,7 +1620,7 @@ export const WITBundlesResponse_BundlesEntry: MessageFns<WITBundlesResponse_Bund
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

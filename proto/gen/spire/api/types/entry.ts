@@ -141,7 +141,11 @@ export const Entry: MessageFns<Entry> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseEntry();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -275,7 +279,7 @@ export const Entry: MessageFns<Entry> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -343,7 +347,11 @@ export const Entry_AdditionalAttributes: MessageFns<Entry_AdditionalAttributes> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseEntry_AdditionalAttributes();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -365,7 +373,7 @@ export const Entry_AdditionalAttributes: MessageFns<Entry_AdditionalAttributes> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -468,7 +476,11 @@ export const EntryMask: MessageFns<EntryMask> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseEntryMask();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 2: {
             if (tag !== 16) {
@@ -594,7 +606,7 @@ export const EntryMask: MessageFns<EntryMask> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

@@ -59,7 +59,11 @@ export const FederatesWithMatch: MessageFns<FederatesWithMatch> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseFederatesWithMatch();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -81,7 +85,7 @@ export const FederatesWithMatch: MessageFns<FederatesWithMatch> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

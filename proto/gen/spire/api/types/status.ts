@@ -69,7 +69,11 @@ export const Status: MessageFns<Status> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseStatus();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -91,7 +95,7 @@ export const Status: MessageFns<Status> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -136,7 +140,11 @@ export const PermissionDeniedDetails: MessageFns<PermissionDeniedDetails> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePermissionDeniedDetails();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -150,7 +158,7 @@ export const PermissionDeniedDetails: MessageFns<PermissionDeniedDetails> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

@@ -141,7 +141,11 @@ export const CountAgentsRequest: MessageFns<CountAgentsRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountAgentsRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -155,7 +159,7 @@ export const CountAgentsRequest: MessageFns<CountAgentsRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -219,7 +223,11 @@ export const CountAgentsRequest_Filter: MessageFns<CountAgentsRequest_Filter> = 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountAgentsRequest_Filter();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -265,7 +273,7 @@ export const CountAgentsRequest_Filter: MessageFns<CountAgentsRequest_Filter> = 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -315,7 +323,11 @@ export const CountAgentsResponse: MessageFns<CountAgentsResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountAgentsResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -329,7 +341,7 @@ export const CountAgentsResponse: MessageFns<CountAgentsResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -382,7 +394,11 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListAgentsRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -420,7 +436,7 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -489,7 +505,11 @@ export const ListAgentsRequest_Filter: MessageFns<ListAgentsRequest_Filter> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListAgentsRequest_Filter();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -535,7 +555,7 @@ export const ListAgentsRequest_Filter: MessageFns<ListAgentsRequest_Filter> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -588,7 +608,11 @@ export const ListAgentsResponse: MessageFns<ListAgentsResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListAgentsResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -610,7 +634,7 @@ export const ListAgentsResponse: MessageFns<ListAgentsResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -658,7 +682,11 @@ export const GetAgentRequest: MessageFns<GetAgentRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetAgentRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -680,7 +708,7 @@ export const GetAgentRequest: MessageFns<GetAgentRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -727,7 +755,11 @@ export const DeleteAgentRequest: MessageFns<DeleteAgentRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseDeleteAgentRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -741,7 +773,7 @@ export const DeleteAgentRequest: MessageFns<DeleteAgentRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -785,7 +817,11 @@ export const BanAgentRequest: MessageFns<BanAgentRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBanAgentRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -799,7 +835,7 @@ export const BanAgentRequest: MessageFns<BanAgentRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -848,7 +884,11 @@ export const AttestAgentRequest: MessageFns<AttestAgentRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAttestAgentRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -870,7 +910,7 @@ export const AttestAgentRequest: MessageFns<AttestAgentRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -930,7 +970,11 @@ export const AttestAgentRequest_Params: MessageFns<AttestAgentRequest_Params> = 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAttestAgentRequest_Params();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -952,7 +996,7 @@ export const AttestAgentRequest_Params: MessageFns<AttestAgentRequest_Params> = 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1006,7 +1050,11 @@ export const AttestAgentResponse: MessageFns<AttestAgentResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAttestAgentResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1028,7 +1076,7 @@ export const AttestAgentResponse: MessageFns<AttestAgentResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1088,7 +1136,11 @@ export const AttestAgentResponse_Result: MessageFns<AttestAgentResponse_Result> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAttestAgentResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1110,7 +1162,7 @@ export const AttestAgentResponse_Result: MessageFns<AttestAgentResponse_Result> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1155,7 +1207,11 @@ export const RenewAgentRequest: MessageFns<RenewAgentRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseRenewAgentRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1169,7 +1225,7 @@ export const RenewAgentRequest: MessageFns<RenewAgentRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1215,7 +1271,11 @@ export const RenewAgentResponse: MessageFns<RenewAgentResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseRenewAgentResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1229,7 +1289,7 @@ export const RenewAgentResponse: MessageFns<RenewAgentResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1279,7 +1339,11 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCreateJoinTokenRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -1309,7 +1373,7 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1357,7 +1421,11 @@ export const AgentX509SVIDParams: MessageFns<AgentX509SVIDParams> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAgentX509SVIDParams();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1371,7 +1439,7 @@ export const AgentX509SVIDParams: MessageFns<AgentX509SVIDParams> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1418,7 +1486,11 @@ export const PostStatusRequest: MessageFns<PostStatusRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePostStatusRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -1440,7 +1512,7 @@ export const PostStatusRequest: MessageFns<PostStatusRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1482,13 +1554,17 @@ export const PostStatusResponse: MessageFns<PostStatusResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePostStatusResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

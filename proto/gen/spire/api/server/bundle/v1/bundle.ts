@@ -151,13 +151,17 @@ export const CountBundlesRequest: MessageFns<CountBundlesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountBundlesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -200,7 +204,11 @@ export const CountBundlesResponse: MessageFns<CountBundlesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountBundlesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -214,7 +222,7 @@ export const CountBundlesResponse: MessageFns<CountBundlesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -258,7 +266,11 @@ export const GetBundleRequest: MessageFns<GetBundleRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -272,7 +284,7 @@ export const GetBundleRequest: MessageFns<GetBundleRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -327,7 +339,11 @@ export const AppendBundleRequest: MessageFns<AppendBundleRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseAppendBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -365,7 +381,7 @@ export const AppendBundleRequest: MessageFns<AppendBundleRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -414,7 +430,11 @@ export const PublishJWTAuthorityRequest: MessageFns<PublishJWTAuthorityRequest> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePublishJWTAuthorityRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -428,7 +448,7 @@ export const PublishJWTAuthorityRequest: MessageFns<PublishJWTAuthorityRequest> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -474,7 +494,11 @@ export const PublishJWTAuthorityResponse: MessageFns<PublishJWTAuthorityResponse
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePublishJWTAuthorityResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -488,7 +512,7 @@ export const PublishJWTAuthorityResponse: MessageFns<PublishJWTAuthorityResponse
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -532,7 +556,11 @@ export const PublishWITAuthorityRequest: MessageFns<PublishWITAuthorityRequest> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePublishWITAuthorityRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -546,7 +574,7 @@ export const PublishWITAuthorityRequest: MessageFns<PublishWITAuthorityRequest> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -592,7 +620,11 @@ export const PublishWITAuthorityResponse: MessageFns<PublishWITAuthorityResponse
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBasePublishWITAuthorityResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -606,7 +638,7 @@ export const PublishWITAuthorityResponse: MessageFns<PublishWITAuthorityResponse
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -656,7 +688,11 @@ export const ListFederatedBundlesRequest: MessageFns<ListFederatedBundlesRequest
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListFederatedBundlesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -686,7 +722,7 @@ export const ListFederatedBundlesRequest: MessageFns<ListFederatedBundlesRequest
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -737,7 +773,11 @@ export const ListFederatedBundlesResponse: MessageFns<ListFederatedBundlesRespon
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListFederatedBundlesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -759,7 +799,7 @@ export const ListFederatedBundlesResponse: MessageFns<ListFederatedBundlesRespon
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -807,7 +847,11 @@ export const GetFederatedBundleRequest: MessageFns<GetFederatedBundleRequest> = 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetFederatedBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -829,7 +873,7 @@ export const GetFederatedBundleRequest: MessageFns<GetFederatedBundleRequest> = 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -879,7 +923,11 @@ export const BatchCreateFederatedBundleRequest: MessageFns<BatchCreateFederatedB
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateFederatedBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -901,7 +949,7 @@ export const BatchCreateFederatedBundleRequest: MessageFns<BatchCreateFederatedB
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -948,7 +996,11 @@ export const BatchCreateFederatedBundleResponse: MessageFns<BatchCreateFederated
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateFederatedBundleResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -962,7 +1014,7 @@ export const BatchCreateFederatedBundleResponse: MessageFns<BatchCreateFederated
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1009,7 +1061,11 @@ export const BatchCreateFederatedBundleResponse_Result: MessageFns<BatchCreateFe
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateFederatedBundleResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1031,7 +1087,7 @@ export const BatchCreateFederatedBundleResponse_Result: MessageFns<BatchCreateFe
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1088,7 +1144,11 @@ export const BatchUpdateFederatedBundleRequest: MessageFns<BatchUpdateFederatedB
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateFederatedBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1118,7 +1178,7 @@ export const BatchUpdateFederatedBundleRequest: MessageFns<BatchUpdateFederatedB
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1168,7 +1228,11 @@ export const BatchUpdateFederatedBundleResponse: MessageFns<BatchUpdateFederated
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateFederatedBundleResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1182,7 +1246,7 @@ export const BatchUpdateFederatedBundleResponse: MessageFns<BatchUpdateFederated
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1229,7 +1293,11 @@ export const BatchUpdateFederatedBundleResponse_Result: MessageFns<BatchUpdateFe
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateFederatedBundleResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1251,7 +1319,7 @@ export const BatchUpdateFederatedBundleResponse_Result: MessageFns<BatchUpdateFe
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1305,7 +1373,11 @@ export const BatchSetFederatedBundleRequest: MessageFns<BatchSetFederatedBundleR
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchSetFederatedBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1327,7 +1399,7 @@ export const BatchSetFederatedBundleRequest: MessageFns<BatchSetFederatedBundleR
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1374,7 +1446,11 @@ export const BatchSetFederatedBundleResponse: MessageFns<BatchSetFederatedBundle
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchSetFederatedBundleResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1388,7 +1464,7 @@ export const BatchSetFederatedBundleResponse: MessageFns<BatchSetFederatedBundle
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1435,7 +1511,11 @@ export const BatchSetFederatedBundleResponse_Result: MessageFns<BatchSetFederate
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchSetFederatedBundleResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1457,7 +1537,7 @@ export const BatchSetFederatedBundleResponse_Result: MessageFns<BatchSetFederate
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1509,7 +1589,11 @@ export const BatchDeleteFederatedBundleRequest: MessageFns<BatchDeleteFederatedB
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteFederatedBundleRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1531,7 +1615,7 @@ export const BatchDeleteFederatedBundleRequest: MessageFns<BatchDeleteFederatedB
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1576,7 +1660,11 @@ export const BatchDeleteFederatedBundleResponse: MessageFns<BatchDeleteFederated
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteFederatedBundleResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1590,7 +1678,7 @@ export const BatchDeleteFederatedBundleResponse: MessageFns<BatchDeleteFederated
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1637,7 +1725,11 @@ export const BatchDeleteFederatedBundleResponse_Result: MessageFns<BatchDeleteFe
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteFederatedBundleResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1659,7 +1751,7 @@ export const BatchDeleteFederatedBundleResponse_Result: MessageFns<BatchDeleteFe
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

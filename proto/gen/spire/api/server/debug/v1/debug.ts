@@ -50,13 +50,17 @@ export const GetInfoRequest: MessageFns<GetInfoRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetInfoRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -111,7 +115,11 @@ export const GetInfoResponse: MessageFns<GetInfoResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetInfoResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -157,7 +165,7 @@ export const GetInfoResponse: MessageFns<GetInfoResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -211,7 +219,11 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetInfoResponse_Cert();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -241,7 +253,7 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

@@ -150,7 +150,11 @@ export const CountEntriesRequest: MessageFns<CountEntriesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountEntriesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -164,7 +168,7 @@ export const CountEntriesRequest: MessageFns<CountEntriesRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -232,7 +236,11 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountEntriesRequest_Filter();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -286,7 +294,7 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -343,7 +351,11 @@ export const CountEntriesResponse: MessageFns<CountEntriesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseCountEntriesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -357,7 +369,7 @@ export const CountEntriesResponse: MessageFns<CountEntriesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -410,7 +422,11 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListEntriesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -448,7 +464,7 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -521,7 +537,11 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListEntriesRequest_Filter();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -575,7 +595,7 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -635,7 +655,11 @@ export const ListEntriesResponse: MessageFns<ListEntriesResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseListEntriesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -657,7 +681,7 @@ export const ListEntriesResponse: MessageFns<ListEntriesResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -705,7 +729,11 @@ export const GetEntryRequest: MessageFns<GetEntryRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetEntryRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -727,7 +755,7 @@ export const GetEntryRequest: MessageFns<GetEntryRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -777,7 +805,11 @@ export const BatchCreateEntryRequest: MessageFns<BatchCreateEntryRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateEntryRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -799,7 +831,7 @@ export const BatchCreateEntryRequest: MessageFns<BatchCreateEntryRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -846,7 +878,11 @@ export const BatchCreateEntryResponse: MessageFns<BatchCreateEntryResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateEntryResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -860,7 +896,7 @@ export const BatchCreateEntryResponse: MessageFns<BatchCreateEntryResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -907,7 +943,11 @@ export const BatchCreateEntryResponse_Result: MessageFns<BatchCreateEntryRespons
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchCreateEntryResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -929,7 +969,7 @@ export const BatchCreateEntryResponse_Result: MessageFns<BatchCreateEntryRespons
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -982,7 +1022,11 @@ export const BatchUpdateEntryRequest: MessageFns<BatchUpdateEntryRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateEntryRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1012,7 +1056,7 @@ export const BatchUpdateEntryRequest: MessageFns<BatchUpdateEntryRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1062,7 +1106,11 @@ export const BatchUpdateEntryResponse: MessageFns<BatchUpdateEntryResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateEntryResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1076,7 +1124,7 @@ export const BatchUpdateEntryResponse: MessageFns<BatchUpdateEntryResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1123,7 +1171,11 @@ export const BatchUpdateEntryResponse_Result: MessageFns<BatchUpdateEntryRespons
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchUpdateEntryResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1145,7 +1197,7 @@ export const BatchUpdateEntryResponse_Result: MessageFns<BatchUpdateEntryRespons
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1192,7 +1244,11 @@ export const BatchDeleteEntryRequest: MessageFns<BatchDeleteEntryRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteEntryRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1206,7 +1262,7 @@ export const BatchDeleteEntryRequest: MessageFns<BatchDeleteEntryRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1250,7 +1306,11 @@ export const BatchDeleteEntryResponse: MessageFns<BatchDeleteEntryResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteEntryResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1264,7 +1324,7 @@ export const BatchDeleteEntryResponse: MessageFns<BatchDeleteEntryResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1311,7 +1371,11 @@ export const BatchDeleteEntryResponse_Result: MessageFns<BatchDeleteEntryRespons
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchDeleteEntryResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1333,7 +1397,7 @@ export const BatchDeleteEntryResponse_Result: MessageFns<BatchDeleteEntryRespons
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1380,7 +1444,11 @@ export const GetAuthorizedEntriesRequest: MessageFns<GetAuthorizedEntriesRequest
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetAuthorizedEntriesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1394,7 +1462,7 @@ export const GetAuthorizedEntriesRequest: MessageFns<GetAuthorizedEntriesRequest
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1440,7 +1508,11 @@ export const GetAuthorizedEntriesResponse: MessageFns<GetAuthorizedEntriesRespon
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetAuthorizedEntriesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1454,7 +1526,7 @@ export const GetAuthorizedEntriesResponse: MessageFns<GetAuthorizedEntriesRespon
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1501,7 +1573,11 @@ export const SyncAuthorizedEntriesRequest: MessageFns<SyncAuthorizedEntriesReque
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseSyncAuthorizedEntriesRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1523,7 +1599,7 @@ export const SyncAuthorizedEntriesRequest: MessageFns<SyncAuthorizedEntriesReque
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1576,7 +1652,11 @@ export const SyncAuthorizedEntriesResponse: MessageFns<SyncAuthorizedEntriesResp
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseSyncAuthorizedEntriesResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1606,7 +1686,7 @@ export const SyncAuthorizedEntriesResponse: MessageFns<SyncAuthorizedEntriesResp
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1658,7 +1738,11 @@ export const EntryRevision: MessageFns<EntryRevision> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseEntryRevision();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1688,7 +1772,7 @@ export const EntryRevision: MessageFns<EntryRevision> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

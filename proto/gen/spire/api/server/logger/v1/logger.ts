@@ -42,13 +42,17 @@ export const GetLoggerRequest: MessageFns<GetLoggerRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseGetLoggerRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -91,7 +95,11 @@ export const SetLogLevelRequest: MessageFns<SetLogLevelRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseSetLogLevelRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 8) {
@@ -105,7 +113,7 @@ export const SetLogLevelRequest: MessageFns<SetLogLevelRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -146,13 +154,17 @@ export const ResetLogLevelRequest: MessageFns<ResetLogLevelRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseResetLogLevelRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
         }
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");

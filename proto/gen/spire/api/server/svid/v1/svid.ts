@@ -129,7 +129,11 @@ export const MintX509SVIDRequest: MessageFns<MintX509SVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintX509SVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -151,7 +155,7 @@ export const MintX509SVIDRequest: MessageFns<MintX509SVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -196,7 +200,11 @@ export const MintX509SVIDResponse: MessageFns<MintX509SVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintX509SVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -210,7 +218,7 @@ export const MintX509SVIDResponse: MessageFns<MintX509SVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -260,7 +268,11 @@ export const MintJWTSVIDRequest: MessageFns<MintJWTSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintJWTSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -290,7 +302,7 @@ export const MintJWTSVIDRequest: MessageFns<MintJWTSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -336,7 +348,11 @@ export const MintJWTSVIDResponse: MessageFns<MintJWTSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintJWTSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -350,7 +366,7 @@ export const MintJWTSVIDResponse: MessageFns<MintJWTSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -403,7 +419,11 @@ export const MintWITSVIDRequest: MessageFns<MintWITSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintWITSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -441,7 +461,7 @@ export const MintWITSVIDRequest: MessageFns<MintWITSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -488,7 +508,11 @@ export const MintWITSVIDResponse: MessageFns<MintWITSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseMintWITSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -502,7 +526,7 @@ export const MintWITSVIDResponse: MessageFns<MintWITSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -546,7 +570,11 @@ export const BatchNewX509SVIDRequest: MessageFns<BatchNewX509SVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewX509SVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -560,7 +588,7 @@ export const BatchNewX509SVIDRequest: MessageFns<BatchNewX509SVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -604,7 +632,11 @@ export const BatchNewX509SVIDResponse: MessageFns<BatchNewX509SVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewX509SVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -618,7 +650,7 @@ export const BatchNewX509SVIDResponse: MessageFns<BatchNewX509SVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -665,7 +697,11 @@ export const BatchNewX509SVIDResponse_Result: MessageFns<BatchNewX509SVIDRespons
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewX509SVIDResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -687,7 +723,7 @@ export const BatchNewX509SVIDResponse_Result: MessageFns<BatchNewX509SVIDRespons
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -737,7 +773,11 @@ export const NewJWTSVIDRequest: MessageFns<NewJWTSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewJWTSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -759,7 +799,7 @@ export const NewJWTSVIDRequest: MessageFns<NewJWTSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -804,7 +844,11 @@ export const NewJWTSVIDResponse: MessageFns<NewJWTSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewJWTSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -818,7 +862,7 @@ export const NewJWTSVIDResponse: MessageFns<NewJWTSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -862,7 +906,11 @@ export const BatchNewWITSVIDRequest: MessageFns<BatchNewWITSVIDRequest> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewWITSVIDRequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -876,7 +924,7 @@ export const BatchNewWITSVIDRequest: MessageFns<BatchNewWITSVIDRequest> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -920,7 +968,11 @@ export const BatchNewWITSVIDResponse: MessageFns<BatchNewWITSVIDResponse> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewWITSVIDResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -934,7 +986,7 @@ export const BatchNewWITSVIDResponse: MessageFns<BatchNewWITSVIDResponse> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -981,7 +1033,11 @@ export const BatchNewWITSVIDResponse_Result: MessageFns<BatchNewWITSVIDResponse_
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseBatchNewWITSVIDResponse_Result();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1003,7 +1059,7 @@ export const BatchNewWITSVIDResponse_Result: MessageFns<BatchNewWITSVIDResponse_
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1053,7 +1109,11 @@ export const NewDownstreamX509CARequest: MessageFns<NewDownstreamX509CARequest> 
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewDownstreamX509CARequest();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1075,7 +1135,7 @@ export const NewDownstreamX509CARequest: MessageFns<NewDownstreamX509CARequest> 
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1123,7 +1183,11 @@ export const NewDownstreamX509CAResponse: MessageFns<NewDownstreamX509CAResponse
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewDownstreamX509CAResponse();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1145,7 +1209,7 @@ export const NewDownstreamX509CAResponse: MessageFns<NewDownstreamX509CAResponse
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1193,7 +1257,11 @@ export const NewX509SVIDParams: MessageFns<NewX509SVIDParams> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewX509SVIDParams();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1215,7 +1283,7 @@ export const NewX509SVIDParams: MessageFns<NewX509SVIDParams> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
@@ -1266,7 +1334,11 @@ export const NewWITSVIDParams: MessageFns<NewWITSVIDParams> = {
       const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseNewWITSVIDParams();
       while (reader.pos < end) {
+        const at = reader.pos;
         const tag = reader.uint32();
+        if (reader.pos - at > 4 && (reader as any).buf[at + 4] > 15) {
+          throw new globalThis.Error("malformed message: a tag of more than 32 bits");
+        }
         switch (tag >>> 3) {
           case 1: {
             if (tag !== 10) {
@@ -1296,7 +1368,7 @@ export const NewWITSVIDParams: MessageFns<NewWITSVIDParams> = {
         if ((tag & 7) === 4 || tag < 8) {
           throw new globalThis.Error("malformed message: illegal tag");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
       if (reader.pos !== end) {
         throw new globalThis.Error("malformed message: a field runs over its end");
