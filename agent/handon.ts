@@ -82,8 +82,7 @@ export function handOn(
     };
     const closed = () => refuse(fail('CANCELLED', 'the connection ended before it said anything'));
     const look = () => {
-      for (let chunk = socket.read() as Buffer | null; chunk; chunk = socket.read() as Buffer | null)
-        keep(chunk);
+      for (let chunk = socket.read() as Buffer | null; chunk; chunk = socket.read() as Buffer | null) keep(chunk);
       const start = Math.min(seen.length, PREFACE.length);
       if (seen.compare(PREFACE, 0, start, 0, start) !== 0) return refuse(fail('REQUEST_INVALID', 'not HTTP/2'));
       while (seen.length >= at + FRAME_HEADER) {

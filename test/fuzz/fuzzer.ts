@@ -68,6 +68,7 @@ export interface FuzzOptions {
 const BATCH = 16;
 const MAX_CORPUS = 4096;
 const MAX_FINDINGS = 20;
+const MAX_FAMILY = 24;
 
 export async function fuzz(target: Target, options: FuzzOptions): Promise<Report> {
   const random = new Random(options.seed);
@@ -77,6 +78,7 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
   const own = target.mutations ?? [];
   const coverage = new Coverage();
   const behaviours = new Set<string>();
+  const families = new Map<string, number>();
   const corpus: Buffer[] = [];
   const findings = new Set<string>();
   let executions = 0;
@@ -129,6 +131,11 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
       if (took > limitMs) await tell(input, `slow: more than ${limitMs} ms`, new Error(`${took.toFixed(0)} ms for ${input.length} bytes`));
     }
     if (behaviours.has(behaviour)) return false;
+    // messages that quote their input in part would be new for ever
+    const family = behaviour.slice(0, 24);
+    const size = families.get(family) ?? 0;
+    if (size >= MAX_FAMILY) return false;
+    families.set(family, size + 1);
     behaviours.add(behaviour);
     return true;
   };
