@@ -84,6 +84,8 @@ export interface House {
   createEntry(entry: EntryOptions): Promise<string>;
   deleteEntry(id: string): Promise<void>;
 
+  /** Stops every process. */
+  stop(): Promise<void>;
   /** Stops every process and removes the folder. Safe to call twice; call it in afterAll. */
   close(): Promise<void>;
 }
@@ -341,9 +343,13 @@ plugins {
       await ok('server', 'entry', 'delete', '-entryID', id);
     },
 
-    async close() {
+    async stop() {
       // the agents first, so that none of them logs a server that went away
       for (const daemon of everything.filter((one) => !one.end).reverse()) await daemon.stop().catch(() => daemon.kill());
+    },
+
+    async close() {
+      await house.stop();
       rmSync(dir, { recursive: true, force: true });
     },
   };

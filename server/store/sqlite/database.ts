@@ -20,6 +20,9 @@ export interface Transaction {
 /** Copied at a time, between other work: some milliseconds. */
 const BACKUP_PAGES = 500;
 const BACKUP_PIECE_BYTES = 256 * 1024;
+/** While another program has the file locked, writes wait this long in all. SQLite's own wait would stop everybody who only reads from memory. */
+const LOCKED_MS = 5_000;
+const LOCKED_AGAIN_MS = 50;
 
 interface Operation {
   run(transaction: Transaction): unknown;
@@ -34,6 +37,7 @@ export class Database {
   readonly #statements = new Map<string, Sqlite.Statement>();
   readonly #listeners = new Set<() => void>();
   #queue: Operation[] = [];
+  #lockedSinceMs: number | undefined;
   #scheduled = false;
   #closed = false;
 
@@ -58,6 +62,8 @@ export class Database {
     }
     try {
       this.#migrate(migrations);
+      // from here on nobody waits inside of SQLite
+      this.#sqlite.pragma('busy_timeout = 0');
     } catch (error) {
       this.#sqlite.close();
       throw this.#words(error);
@@ -124,14 +130,12 @@ export class Database {
 
   #flush(): void {
     this.#scheduled = false;
+    if (this.#queue.length === 0 || !this.#begin()) return;
     const operations = this.#queue;
     this.#queue = [];
-    if (operations.length === 0) return;
     const ends: (() => void)[] = [];
     let changed = false;
     try {
-      this.#checkOpen();
-      this.sql('BEGIN IMMEDIATE').run();
       const counter = this.sql("SELECT value FROM counters WHERE name = 'changes'").get();
       const before = Number(counter?.['value'] ?? 0);
       let seq = before;
@@ -170,6 +174,30 @@ export class Database {
     }
     for (const end of ends) end();
     if (changed) for (const listener of this.#listeners) listener();
+  }
+
+  /** Whether the transaction has begun. While another program has the file it is tried again soon; what waits is refused at last. */
+  #begin(): boolean {
+    const now = this.#clock.monotonic();
+    try {
+      this.#checkOpen();
+      this.sql('BEGIN IMMEDIATE').run();
+    } catch (error) {
+      this.#lockedSinceMs ??= now;
+      const locked = error instanceof Sqlite.SqliteError && error.code.startsWith('SQLITE_BUSY');
+      if (locked && now - this.#lockedSinceMs < LOCKED_MS) {
+        this.#scheduled = true;
+        void this.#clock.sleep(LOCKED_AGAIN_MS).then(() => this.#flush());
+        return false;
+      }
+      this.#lockedSinceMs = undefined;
+      const operations = this.#queue;
+      this.#queue = [];
+      for (const { reject } of operations) reject(this.#words(error));
+      return false;
+    }
+    this.#lockedSinceMs = undefined;
+    return true;
   }
 
   #checkOpen(): void {
@@ -223,6 +251,7 @@ const WORDS: Readonly<Record<string, string>> = {
   ENOSPC: 'the disk is full',
   SQLITE_BUSY: 'locked by another program',
   SQLITE_READONLY: 'read-only',
+  SQLITE_IOERR: 'the disk fails (input/output error)',
   EROFS: 'on a read-only file system',
   EACCES: 'access denied',
   SQLITE_CANTOPEN: 'cannot be opened',
