@@ -90,6 +90,8 @@ function parseItem(scanner: Scanner, first: Token, depth: number, assigned: Set<
   const keys: { name: string; position: Position }[] = [];
   for (let token = first; ; token = scanner.next()) {
     if (token.type === 'word' || token.type === 'string') {
+      // each is a level of the settings that it becomes
+      if (keys.length > MAX_DEPTH) throw fault(token.position, `a block with more than ${MAX_DEPTH} labels`);
       keys.push({ name: token.type === 'word' ? token.text : token.value, position: token.position });
       continue;
     }

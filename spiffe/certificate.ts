@@ -169,8 +169,8 @@ export class Certificate implements SubjectAltNames {
     checkName(this.subject);
     this.spki = takeSpki(tbs);
     // issuerUniqueID and subjectUniqueID: obsolete, allowed in version 3, of no meaning to us.
-    if (tbs.peek() === 0x81) tbs.take(0x81);
-    if (tbs.peek() === 0x82) tbs.take(0x82);
+    if (tbs.peek() === 0x81) checkBits(tbs.take(0x81));
+    if (tbs.peek() === 0x82) checkBits(tbs.take(0x82));
     const found = tbs.done ? noExtensions() : readExtensionList(tbs.enter(0xa3));
     tbs.close();
     this.uris = found.uris;
@@ -258,6 +258,13 @@ export class Certificate implements SubjectAltNames {
     const subject = this.subjectText;
     return `certificate ${subject === '' ? (this.uris[0] ?? '(no subject)') : JSON.stringify(subject)} (serial ${this.serialHex})`;
   }
+}
+
+/** @param contents of a bit string. */
+function checkBits(contents: Buffer): void {
+  const [unused] = contents;
+  if (unused === undefined || unused > (contents.length === 1 ? 0 : 7) || ((contents.at(-1) as number) & ((1 << unused) - 1)) !== 0)
+    throw derFault('DER_BIT_STRING', 'a malformed unique identifier');
 }
 
 /** The certificates of a concatenation without separators, as the Workload API sends them. Throws REQUEST_INVALID. */

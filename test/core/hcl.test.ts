@@ -145,6 +145,7 @@ const refused: readonly [what: string, text: string, words: RegExp][] = [
   ['a NUL', 'a = "\0"', /not text/],
   ['nesting without end', 'a {'.repeat(40), /nested deeper than 32/],
   ['lists without end', `a = ${'['.repeat(100_000)}`, /nested deeper than 32/],
+  ['labels without end', `a ${'"" '.repeat(100_000)}{}`, /a block with more than 32 labels/],
   ['a megabyte and more', ' '.repeat(1 << 20) + 'a', /longer than/],
 ];
 

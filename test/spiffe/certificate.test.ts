@@ -170,6 +170,19 @@ describe('what is no certificate for us', () => {
     expect(reason(Buffer.alloc(70_000, 0x30))).toBe('X509_TOO_LARGE');
   });
 
+  test('unique identifiers are bit strings', async () => {
+    const { der: good } = await testRoot();
+    const tbs = new DerReader(readWhole(good, TAG.sequence).raw(TAG.sequence)).enter(TAG.sequence);
+    const from = tbs.at;
+    while (tbs.peek() !== 0xa3) tbs.any();
+    const [before, extensions] = [tbs.bytes.subarray(from, tbs.at), tbs.bytes.subarray(tbs.at)];
+    const after = good.subarray(good.indexOf(extensions) + extensions.length);
+    const withId = (hex: string) =>
+      reason(der(TAG.sequence, der(TAG.sequence, before, der(0x82, Buffer.from(hex, 'hex')), extensions), after));
+    for (const bits of ['00', '00ff', '0780', '0410']) expect(withId(bits)).toBe('read');
+    for (const none of ['', '01', '0880', '30ff', '0701', '04ff']) expect(withId(none)).toBe('DER_BIT_STRING');
+  });
+
   test('a name has text for values, and an algorithm one value of parameters', async () => {
     const { der: good } = await testCertificate({ subject: 'C=US, O=SPIRE' });
     const changed = (from: string, to: string) => {
