@@ -1,4 +1,4 @@
-// What CI runs: `npm test`, `npm start -- --once`, the end-to-end stories, the interop suite. Each stage runs whatever the others did;
+// What CI runs: `npm test`, `npm start -- --once`, the end-to-end stories, the interop suite, the fuzzers. Each stage runs whatever the others did;
 // a stage that ran no test, or could not run, is a failure. Closes with the line `N passed, N failed`.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -42,10 +42,13 @@ const reporters = (file) => ['--reporter=default', '--reporter=json', `--outputF
 const unit = join(scratch, 'unit.json');
 const e2e = join(scratch, 'e2e.json');
 const interop = join(scratch, 'interop.json');
+const fuzz = join(scratch, 'fuzz.json');
 stage('npm test', 'npm', ['test', '--', ...reporters(unit)], { counts: unit });
 stage('npm start', 'npm', ['start', '--', '--once']);
 stage('end to end', 'npm', ['run', 'test:e2e', '--', ...reporters(e2e)], { counts: e2e });
 stage('interop', 'npm', ['run', 'test:interop', '--', ...reporters(interop)], { counts: interop });
+// a minute for each target, two at a time; each is one test
+stage('fuzzing', 'npm', ['run', 'fuzz', '--', '--seconds', '60', '--jobs', '2', `--counts=${fuzz}`], { counts: fuzz });
 rmSync(scratch, { recursive: true, force: true });
 console.log(`\n${passed} passed, ${failed} failed`);
 process.exitCode = failed ? 1 : 0;

@@ -98,7 +98,7 @@ async function through(pieces: readonly Buffer[], lookBytes: number): Promise<Ha
   for (const piece of pieces) {
     if (far.destroyed || near.destroyed) break;
     far.write(piece);
-    await undefined;
+    await new Promise((resolve) => process.nextTick(resolve));
   }
   if (!far.destroyed) far.end();
   const result = await done;
@@ -198,7 +198,7 @@ async function hear(pieces: readonly Buffer[]): Promise<Heard[]> {
   server.on('stream', (stream, headers, _flags, raw) => {
     stream.on('error', () => {});
     stream.resume();
-    const pairs = raw as unknown as string[];
+    const pairs: readonly string[] = raw;
     const fields: string[] = [];
     for (let i = 0; i < pairs.length; i += 2) {
       const name = pairs[i] as string;
