@@ -109,7 +109,16 @@ function parseJson(bytes: Buffer): unknown {
 
 function asText(value: unknown, at: string): string {
   if (typeof value === 'string') return value;
-  throw fail('REQUEST_INVALID', `${at}: expected text, found ${JSON.stringify(value)}`);
+  throw fail('REQUEST_INVALID', `${at}: expected text, found ${shown(value)}`);
+}
+
+/** For messages. JSON.parse nests as deep as it is told to; JSON.stringify runs its stack out. */
+function shown(value: unknown): string {
+  try {
+    return JSON.stringify(value).slice(0, 100);
+  } catch {
+    return 'lists and objects nested too deep';
+  }
 }
 
 /** One object of the file. What is missing or null is the zero of its kind, as in Go. */
@@ -120,7 +129,7 @@ class Reader {
 
   constructor(value: unknown, at: string) {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw fail('REQUEST_INVALID', `${at === '' ? 'the data' : at}: expected an object, found ${JSON.stringify(value)?.slice(0, 100)}`);
+      throw fail('REQUEST_INVALID', `${at === '' ? 'the data' : at}: expected an object, found ${shown(value)}`);
     }
     this.at = at;
     this.#object = value as Readonly<Record<string, unknown>>;
@@ -140,7 +149,7 @@ class Reader {
     return (
       this.optional(key, (value, at) => {
         if (typeof value === 'boolean') return value;
-        throw fail('REQUEST_INVALID', `${at}: expected true or false, found ${JSON.stringify(value)}`);
+        throw fail('REQUEST_INVALID', `${at}: expected true or false, found ${shown(value)}`);
       }) ?? false
     );
   }
@@ -150,7 +159,7 @@ class Reader {
     return (
       this.optional(key, (value, at) => {
         if (typeof value === 'number' && Number.isInteger(value) && value >= -(2 ** bits) && value < 2 ** bits) return value;
-        throw fail('REQUEST_INVALID', `${at}: expected a whole number, found ${JSON.stringify(value)}`);
+        throw fail('REQUEST_INVALID', `${at}: expected a whole number, found ${shown(value)}`);
       }) ?? 0
     );
   }
@@ -159,7 +168,7 @@ class Reader {
     return (
       this.optional(key, (value, at) => {
         if (Array.isArray(value)) return value.map((item: unknown, index) => read(item, `${at}[${index}]`));
-        throw fail('REQUEST_INVALID', `${at}: expected a list, found ${JSON.stringify(value).slice(0, 100)}`);
+        throw fail('REQUEST_INVALID', `${at}: expected a list, found ${shown(value)}`);
       }) ?? []
     );
   }

@@ -33,7 +33,8 @@ export function parseYaml(text: string, json: boolean, build: Builder, refuse: (
   const [document, second] = documents;
   if (second) throw refuse('a second document: a settings file is one', position(second.range?.[0]));
   const fault = document?.errors[0] ?? document?.warnings[0];
-  if (fault) throw refuse(fault.message, position(fault.pos[0]));
+  // a stack that ran out may also come as one of its faults
+  if (fault) throw refuse(/call stack/.test(fault.message) ? `nested deeper than ${MAX_DEPTH}` : fault.message, position(fault.pos[0]));
 
   const plain = (node: Node | null, depth: number): Plain => {
     if (node === null) return null;
