@@ -147,8 +147,15 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<Report
 
   const make = (): Buffer => {
     // the newest are where something new is near
-    const pick = () =>
+    const any = () =>
       corpus[random.oneIn(3) ? corpus.length - 1 - random.int(Math.min(32, corpus.length)) : random.int(corpus.length)] as Buffer;
+    // long ones cost the time of many short ones
+    const pick = () => {
+      const one = any();
+      if (one.length < 4096 || random.oneIn(8)) return one;
+      const other = any();
+      return other.length < one.length ? other : one;
+    };
     let input = pick();
     for (let times = random.size(6); times > 0; times--) {
       const other = pick();

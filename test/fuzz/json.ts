@@ -125,6 +125,14 @@ export function changeJson(
       slot.insert(random.pick(VALUES));
       return root;
     case 4: {
+      if (random.oneIn(16)) {
+        // written as it is: a tree so deep could not be written
+        const depth = random.pick([33, 500, 3000, 10_000]);
+        slot.set({
+          number: random.oneIn(2) ? `${'['.repeat(depth)}${']'.repeat(depth)}` : `${'{"x":'.repeat(depth)}1${'}'.repeat(depth)}`,
+        });
+        return root;
+      }
       let nested = old;
       for (let depth = random.size(40); depth > 0; depth--) nested = random.oneIn(2) ? { list: [nested] } : { members: [['x', nested]] };
       slot.set(nested);

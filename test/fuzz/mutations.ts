@@ -73,11 +73,15 @@ const duplicate: Mutation = (random, input) => {
   return splice(input, random.oneIn(2) ? from : random.int(input.length + 1), 0, block);
 };
 
+/** Just below what a target takes by default. */
+const LONG = 65_000;
+
 /** A few octets many times: what is nested, long or quadratic shows itself. */
 const repeat: Mutation = (random, input) => {
   const from = random.int(input.length);
   const block = input.subarray(from, from + 1 + random.int(8));
-  const times = 2 ** random.int(random.oneIn(8) ? 15 : 7);
+  const most = Math.max(1, Math.floor((LONG - input.length) / Math.max(1, block.length)));
+  const times = Math.min(most, 2 ** random.int(random.oneIn(40) ? 17 : 7));
   return splice(input, from, 0, ...Array.from({ length: times }, () => block));
 };
 

@@ -43,6 +43,12 @@ const found: readonly [target: string, what: string, base64: string][] = [
   ['bundle', 'a curve that is an object', json({ keys: [{ kty: 'EC', use: 'jwt-svid', crv: { '': {} } }] })],
   ['bundle', 'a curve that is a list of objects', json({ keys: [{ kty: 'EC', crv: [{ '': 4 }] }] })],
   ['hcl', 'a block with ten thousand labels', tag(`a ${'"" '.repeat(10_000)}{}`, 0)],
+  [
+    'entry',
+    'lists nested without end where text belongs',
+    tag(`{"entries":[{"spiffe_id":${'['.repeat(20_000)}${']'.repeat(20_000)}}]}`, 1),
+  ],
+  ['entry', 'objects nested without end where a list belongs', tag(`{"entries":${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}}`, 1)],
   ['proto', 'a tag of more than 32 bits', 'gICIBgGAgoCAgAE1YYaUGP////8P'],
   ['proto', 'a group that ends as another one', 'EKMGpAakBsIB'],
   ['handon', 'a first header block that is malformed', 'AFBSSSAqIEhUVFAvMi4wDQoNClNNDQoNCgAAAAQAAAAAAAAAAQEFAAAAAYA='],
