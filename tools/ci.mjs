@@ -1,7 +1,7 @@
 // What CI runs: `npm test`, `npm start -- --once`, the end-to-end stories, the interop suite, the fuzzers. Each stage runs whatever the others did;
 // a stage that ran no test, or could not run, is a failure. Closes with the line `N passed, N failed`.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root } from './bootstrap.mjs';
@@ -43,6 +43,27 @@ const unit = join(scratch, 'unit.json');
 const e2e = join(scratch, 'e2e.json');
 const interop = join(scratch, 'interop.json');
 const fuzz = join(scratch, 'fuzz.json');
+/** What the stories need besides Node: a clock that can be set, and what makes and mounts a small disk. Without them those stories fail, and say so. */
+function installPrograms() {
+  const needed = [
+    ['faketime', ['/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1', '/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1']],
+    ['e2fsprogs', ['/sbin/mkfs.ext4', '/usr/sbin/mkfs.ext4']],
+    ['openssl', ['/usr/bin/openssl']],
+  ];
+  const missing = needed.filter(([, files]) => !files.some((file) => existsSync(file))).map(([name]) => name);
+  if (missing.length === 0) return;
+  const as = process.getuid?.() === 0 ? [] : ['sudo', '-n'];
+  for (const args of [
+    ['update', '-q'],
+    ['install', '-qy', '--no-install-recommends', ...missing],
+  ])
+    spawnSync([...as, 'apt-get'][0], [...as, 'apt-get', ...args].slice(1), {
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
+}
+
+installPrograms();
 stage('npm test', 'npm', ['test', '--', ...reporters(unit)], { counts: unit });
 stage('npm start', 'npm', ['start', '--', '--once']);
 stage('end to end', 'npm', ['run', 'test:e2e', '--', ...reporters(e2e)], { counts: e2e });

@@ -30,6 +30,8 @@ export interface HouseOptions {
   /** Another program to run, such as a built one. Default `WARIFU`. */
   readonly program?: readonly string[];
   readonly logLevel?: string;
+  /** How the server's process is started. */
+  readonly serverProcess?: DaemonOptions;
 }
 
 export interface AgentOptions {
@@ -236,7 +238,7 @@ plugins {
 
     async startServer(...args) {
       if (server && !server.end) throw new Error('a server is running');
-      server = launch('server', ['server', 'run', '-config', serverConf, ...args]);
+      server = launch('server', ['server', 'run', '-config', serverConf, ...args], options.serverProcess);
       await server.accepts(socketPath);
       return server;
     },
