@@ -136,6 +136,11 @@ export interface Ops {
   'jwt.bundles': [{ addr: string }, { readonly bundles: { readonly [trustDomain: string]: readonly string[] } }];
   'bundle.parse': [{ trustDomain: string; document: string }, BundleAnswer];
   'mtls.dial': [{ addr: string; to: string; peer: string; message: string }, { readonly reply: string; readonly peer: string }];
+  /** Go alone: as many calls as `durationMs` has room for, `width` at a time. */
+  rate: [
+    { addr: string; kind: 'x509.warm' | 'x509.new' | 'jwt.same' | 'jwt.fresh'; width: number; durationMs: number },
+    { readonly calls: number; readonly elapsedMs: number; readonly medianMs: number; readonly p99Ms: number },
+  ];
   load: [{ addr: string; kind: 'x509' | 'jwt'; calls: number; connections: number; audience?: readonly string[] }, LoadAnswer];
 }
 

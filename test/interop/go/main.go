@@ -23,6 +23,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/status"
+	"slices"
+	"sync/atomic"
 )
 
 type request struct {
@@ -42,6 +44,8 @@ type request struct {
 	Calls       int      `json:"calls"`
 	Connections int      `json:"connections"`
 	TimeoutMs   int      `json:"timeoutMs"`
+	Width       int      `json:"width"`
+	DurationMs  int      `json:"durationMs"`
 }
 
 type object = map[string]any
@@ -221,6 +225,8 @@ func serve(ctx context.Context, req request) (object, error) {
 		return dial(ctx, req)
 	case "load":
 		return load(ctx, req)
+	case "rate":
+		return rate(ctx, req)
 	}
 	return nil, fmt.Errorf("op %q is not known", req.Op)
 }
@@ -429,4 +435,79 @@ func load(ctx context.Context, req request) (object, error) {
 	}
 	wait.Wait()
 	return object{"good": good, "failures": failed, "elapsedMs": time.Since(started).Milliseconds()}, nil
+}
+
+// As many calls as can be made in a time, so many side by side: over one connection, or ("x509.new") each over its own.
+func rate(ctx context.Context, req request) (object, error) {
+	shared, err := workloadapi.New(ctx, workloadapi.WithAddr(req.Addr))
+	if err != nil {
+		return nil, err
+	}
+	defer shared.Close()
+	var fresh atomic.Int64
+	call := func() error {
+		switch req.Kind {
+		case "x509.new":
+			client, err := workloadapi.New(ctx, workloadapi.WithAddr(req.Addr))
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			_, err = client.FetchX509SVID(ctx)
+			return err
+		case "x509.warm":
+			_, err := shared.FetchX509SVID(ctx)
+			return err
+		case "jwt.same":
+			_, err := shared.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "same"})
+			return err
+		case "jwt.fresh":
+			_, err := shared.FetchJWTSVID(ctx, jwtsvid.Params{Audience: fmt.Sprintf("fresh-%d-%d", os.Getpid(), fresh.Add(1))})
+			return err
+		default:
+			return fmt.Errorf("no kind %s", req.Kind)
+		}
+	}
+	if err := call(); err != nil {
+		return nil, err
+	}
+	var (
+		wait    sync.WaitGroup
+		mu      sync.Mutex
+		took    []float64
+		failure error
+	)
+	started := time.Now()
+	end := started.Add(time.Duration(req.DurationMs) * time.Millisecond)
+	for range req.Width {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			var own []float64
+			for time.Now().Before(end) {
+				from := time.Now()
+				if err := call(); err != nil {
+					mu.Lock()
+					failure = err
+					mu.Unlock()
+					return
+				}
+				own = append(own, float64(time.Since(from).Microseconds())/1000)
+			}
+			mu.Lock()
+			took = append(took, own...)
+			mu.Unlock()
+		}()
+	}
+	wait.Wait()
+	if failure != nil {
+		return nil, failure
+	}
+	slices.Sort(took)
+	return object{
+		"calls":     len(took),
+		"elapsedMs": time.Since(started).Milliseconds(),
+		"medianMs":  took[len(took)/2],
+		"p99Ms":     took[len(took)*99/100],
+	}, nil
 }
