@@ -23,6 +23,7 @@ const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 const FRAME_HEADER = 9;
 const TYPE = { headers: 1, settings: 4, continuation: 9 } as const;
 const FLAG = { ack: 1, endStream: 1, endHeaders: 4, padded: 8, priority: 32 } as const;
+const EMPTY = Buffer.alloc(0);
 const EMPTY_SETTINGS = Buffer.from([0, 0, 0, TYPE.settings, 0, 0, 0, 0, 0]);
 /** What HTTP/2 allows unless told otherwise; Node tells nothing else. */
 const MAX_FRAME_BYTES = 16 * 1024;
@@ -170,11 +171,15 @@ function repair(fields: readonly Field[]): readonly Field[] {
   return [...pseudo.filter(([name]) => name !== ':authority'), authority, ...rest];
 }
 
-/** A connection whose inbound header blocks are written anew, without tables. It holds no more than one frame header, one header block and what Node has not read. */
+/** A connection whose inbound header blocks are written anew, without tables. It holds no more than what came at once, one header list and what Node has not read. */
 class RepairedConnection extends Duplex {
   readonly #socket: Socket;
   readonly #decoder = new HpackDecoder();
-  #rest: Buffer = Buffer.alloc(0);
+  /** What came and was not written yet: less than a header frame, or what was there when Node wanted no more. */
+  #rest: Buffer = EMPTY;
+  /** Node wants no more: a few octets can stand for a long header list, so each block asks anew. */
+  #full = false;
+  #ended = false;
   #preface = true;
   /** Octets of a frame that goes through as it is. */
   #through = 0;
@@ -190,7 +195,10 @@ class RepairedConnection extends Duplex {
     socket.on('data', (chunk: Buffer) => {
       if (!this.#take(chunk)) socket.pause();
     });
-    socket.on('end', () => this.push(null));
+    socket.on('end', () => {
+      this.#ended = true;
+      if (!this.#full) this.push(null);
+    });
     socket.on('error', (error) => this.destroy(error));
     socket.on('close', () => this.destroy());
     if (!this.#take(first)) socket.pause();
@@ -198,6 +206,11 @@ class RepairedConnection extends Duplex {
   }
 
   override _read(): void {
+    if (this.#full) {
+      this.#full = false;
+      if (!this.#take(EMPTY)) return;
+      if (this.#ended) this.push(null);
+    }
     this.#socket.resume();
   }
 
@@ -221,7 +234,8 @@ class RepairedConnection extends Duplex {
   /** Whether Node wants more. */
   #take(chunk: Buffer): boolean {
     try {
-      return this.#frames(chunk);
+      this.#full = !this.#frames(chunk);
+      return !this.#full;
     } catch (error) {
       this.destroy(error as Error);
       return false;
@@ -229,7 +243,7 @@ class RepairedConnection extends Duplex {
   }
 
   #frames(chunk: Buffer): boolean {
-    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    let bytes = this.#rest.length === 0 ? chunk : chunk.length === 0 ? this.#rest : Buffer.concat([this.#rest, chunk]);
     let more = true;
     if (this.#preface) {
       if (bytes.length < PREFACE.length) {
@@ -247,7 +261,7 @@ class RepairedConnection extends Duplex {
         bytes = bytes.subarray(part.length);
         more = this.push(part);
       }
-      if (bytes.length < FRAME_HEADER) break;
+      if (!more || bytes.length < FRAME_HEADER) break;
       const length = FRAME_HEADER + bytes.readUIntBE(0, 3);
       const type = bytes[3];
       const header = type === TYPE.headers || type === TYPE.continuation;
@@ -262,7 +276,7 @@ class RepairedConnection extends Duplex {
       const frame = bytes.subarray(0, length);
       if (header) {
         bytes = bytes.subarray(length);
-        more = this.#header(frame) && more;
+        more = this.#header(frame);
       } else if (((frame[4] as number) & FLAG.ack) !== 0) {
         bytes = bytes.subarray(length);
         this.#dropAnswer = false;
@@ -270,8 +284,8 @@ class RepairedConnection extends Duplex {
         this.#through = length;
       }
     }
-    // a view into a large chunk would keep all of it
-    this.#rest = Buffer.from(bytes);
+    // a view into a large chunk would keep all of it, and for long if the rest is still to come
+    this.#rest = more ? Buffer.from(bytes) : bytes;
     return more;
   }
 

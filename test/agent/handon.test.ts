@@ -3,6 +3,7 @@ import { createServer as createHttp2, type Http2Server, connect as http2Connect 
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { handOn } from '../../agent/handon.ts';
@@ -190,6 +191,36 @@ test('a connection whose first header block is broken is handed to nobody: whoev
   expect(await exchange(Buffer.concat([PREFACE, SETTINGS, whole('/tmp/x.sock')]))).toEqual({ status: 'answered' });
   expect(handed).toEqual(['REQUEST_INVALID', 'repaired']);
 });
+
+test('a few octets that stand for long header lists are written out as fast as they are read, no faster; none is lost', async () => {
+  const value = 'a'.repeat(4000);
+  // kept in the table, then sixteen times an index of one octet: 64 KiB each
+  const first = Buffer.concat([Buffer.from([0x40]), encodePlain([['x', value]]).subarray(1)]);
+  const requests = [frame(1, 5, 1, first), ...Array.from({ length: 2000 }, (_, i) => frame(1, 5, 3 + 2 * i, Buffer.alloc(15, 0x80 | 62)))];
+  const connection = new Promise<Duplex>((resolve, reject) => {
+    server.removeAllListeners('connection');
+    server.once('connection', (socket: Socket) => {
+      socket.on('error', () => {});
+      handOn(socket, { clock, lookBytes: 0 }).then(resolve, reject);
+    });
+  });
+  const client = connect(join(dir, 's'));
+  client.write(PREFACE);
+  const stream = await connection;
+  client.end(Buffer.concat([SETTINGS, ...requests]));
+  await expect.poll(() => stream.readableLength).toBeGreaterThan(64 * 1024);
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  expect(stream.readableLength).toBeLessThan(256 * 1024);
+  let [octets, most] = [0, 0];
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    octets += chunk.length;
+    most = Math.max(most, stream.readableLength);
+  }
+  expect(most).toBeLessThan(256 * 1024);
+  const list = 15 * encodePlain([['x', value]]).length;
+  expect(octets).toBeGreaterThan(2000 * list);
+  client.destroy();
+}, 20_000);
 
 test('what is not HTTP/2 ends at once', async () => {
   expect(await exchange(Buffer.from('GET / HTTP/1.1\r\n\r\n'))).toEqual({ status: 'ended' });
