@@ -94,7 +94,7 @@ export function handOn(
           return isGood(seen.subarray(at, end)) && asked === answered ? native() : repaired();
         }
         if (seen.length < end) break;
-        if (type === TYPE.settings && end === at + FRAME_HEADER && ((seen[at + 4] as number) & FLAG.ack) !== 0 && asked && !answered) {
+        if (asked && !answered && isSettingsAnswer(seen.subarray(at, end))) {
           // the answer to our own SETTINGS, of which Node knows nothing
           answered = true;
           seen.copy(seen, at, end);
@@ -126,6 +126,16 @@ export function handOn(
     wait().catch(() => {});
     look();
   });
+}
+
+/** On a stream it is none: Node ends the connection for that. */
+function isSettingsAnswer(frame: Buffer): boolean {
+  return (
+    frame[3] === TYPE.settings &&
+    frame.length === FRAME_HEADER &&
+    ((frame[4] as number) & FLAG.ack) !== 0 &&
+    (frame.readUInt32BE(5) & 0x7fffffff) === 0
+  );
 }
 
 /** Whether Node takes the request as it is. What we can't tell from one frame goes the careful way. */
@@ -277,7 +287,7 @@ class RepairedConnection extends Duplex {
       if (header) {
         bytes = bytes.subarray(length);
         more = this.#header(frame);
-      } else if (((frame[4] as number) & FLAG.ack) !== 0) {
+      } else if (isSettingsAnswer(frame)) {
         bytes = bytes.subarray(length);
         this.#dropAnswer = false;
       } else {

@@ -134,6 +134,15 @@ test('a header block before the answer to our SETTINGS: the answer is still take
   socket.destroy();
 });
 
+test('an answer to our SETTINGS on a stream is none: it is not taken out, and Node ends the connection', async () => {
+  for (const authority of ['localhost', '/x']) {
+    expect(await exchange(Buffer.concat([PREFACE, SETTINGS]), Buffer.concat([frame(4, 1, 3), whole(authority)]))).toEqual({
+      status: 'ended',
+    });
+  }
+  expect(heard).toEqual([]);
+});
+
 test('octet by octet: padding, priority, continuation and Huffman are understood', async () => {
   // /tmp/x.sock with Huffman would be the same block; here index 1 with a literal, indexed into the table, then used again
   const block = Buffer.concat([encodePlain(request(undefined)), Buffer.from([0x41, 11]), Buffer.from('/tmp/x.sock')]);
