@@ -427,8 +427,9 @@ const READERS: ReadonlyMap<string, ExtensionReader> = new Map<string, ExtensionR
     (found, value) => {
       const identifier = readWhole(value, TAG.sequence);
       if (identifier.peek() === 0x80) found.aki = identifier.take(0x80);
-      if (identifier.peek() === 0xa1) identifier.take(0xa1);
-      if (identifier.peek() === 0x82) identifier.take(0x82);
+      // Of no use to us, but malformed they would end the reading of others.
+      if (identifier.peek() === 0xa1) readAltNames(der(TAG.sequence, identifier.take(0xa1)));
+      if (identifier.peek() === 0x82) new DerReader(der(TAG.integer, identifier.take(0x82))).integer();
       identifier.close();
     },
   ],

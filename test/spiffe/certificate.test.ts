@@ -143,6 +143,21 @@ describe('what is no certificate for us', () => {
       },
       'X509_NAME_CONSTRAINTS',
     ],
+    [
+      'an authority key identifier with issuer and serial number',
+      { keyIdentifiers: false, extensions: [extension('2.5.29.35', '300c8001ffa1048202612e820101')] },
+      'read',
+    ],
+    [
+      'an authority key identifier whose issuer is no name',
+      { keyIdentifiers: false, extensions: [extension('2.5.29.35', '3005a103040161')] },
+      'X509_SAN',
+    ],
+    [
+      'an authority key identifier whose serial number is no integer',
+      { keyIdentifiers: false, extensions: [extension('2.5.29.35', '300482020001')] },
+      'DER_INTEGER',
+    ],
     ['name constraints of nothing', { extensions: [extension('2.5.29.30', '3000')] }, 'X509_NAME_CONSTRAINTS'],
     ['an end before the beginning', { notAfterMs: NOW_MS - 7_200_000 }, 'X509_VALIDITY'],
   ];
