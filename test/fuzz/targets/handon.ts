@@ -17,6 +17,7 @@ const AUTHORITY = /^[A-Za-z0-9\-._~%:@[\]!$&'()*+,;=]+$/;
 
 export default function handon(): Target {
   const random = new Random(1);
+  const server = listen();
   const settings = { type: 4, flags: 0, stream: 0, payload: Buffer.alloc(0) };
   const headers = (stream: number, authority: string | undefined, flags = 5) => ({
     type: 1,
@@ -56,7 +57,7 @@ export default function handon(): Target {
       const handed = await through(pieces, how === 2 ? 64 * 1024 : PREFACE.length);
       if (handed.out === undefined) return `refused ${handed.kind}`;
       const shape = checkOut(bytes, handed.out, handed.kind);
-      const [ours, theirs] = [await hear([handed.out]), await hear([bytes])];
+      const [ours, theirs] = [await hear(server, handed.out), await hear(server, bytes)];
       return `${handed.kind} ${shape} ${compare(ours, theirs, handed.out, bytes)}`;
     },
   };
@@ -180,14 +181,11 @@ interface Heard {
   readonly authority: string;
 }
 
-/** What Node's HTTP/2 makes of the bytes of a client. */
-async function hear(pieces: readonly Buffer[]): Promise<Heard[]> {
-  const heard: Heard[] = [];
-  const server: Http2Server = createServer({ maxHeaderListPairs: 4000, maxSendHeaderBlockLength: 1 << 20 } as object);
-  const [near, far] = duplexPair();
-  near.on('error', () => {});
-  far.on('error', () => {});
-  far.resume();
+/** Of the connection at work. */
+let heard: Heard[] = [];
+
+function listen(): Http2Server {
+  const server = createServer({ maxHeaderListPairs: 4000, maxSendHeaderBlockLength: 1 << 20 } as object);
   server.on('sessionError', () => {});
   server.on('session', (session) => session.on('error', () => {}));
   server.on('stream', (stream, headers, _flags, raw) => {
@@ -201,12 +199,21 @@ async function hear(pieces: readonly Buffer[]): Promise<Heard[]> {
     }
     heard.push({ stream: stream.id ?? 0, headers: fields.join('\n'), authority: String(headers[constants.HTTP2_HEADER_AUTHORITY] ?? '') });
   });
+  return server;
+}
+
+/** What Node's HTTP/2 makes of the bytes of a client. */
+async function hear(server: Http2Server, bytes: Buffer): Promise<Heard[]> {
+  heard = [];
+  const [near, far] = duplexPair();
+  near.on('error', () => {});
+  far.on('error', () => {});
+  far.resume();
   server.emit('connection', near);
-  for (const piece of pieces) far.write(piece);
+  far.write(bytes);
   for (let turn = 0; turn < 6; turn++) await new Promise((resolve) => setImmediate(resolve));
   far.destroy();
   near.destroy();
-  server.close();
   return heard;
 }
 
