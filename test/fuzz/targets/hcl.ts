@@ -5,7 +5,7 @@ import { expandEnv, type Format, parseSettings } from '../../../core/settings-fi
 import { isObject, Literal, type Plain } from '../../../core/settings-value.ts';
 import { serverSettings as x509pop } from '../../../plugins/node-attestor/x509pop/settings.ts';
 import { isCoded } from '../../../core/errors.ts';
-import { about, shape, type Target, wrong } from '../fuzzer.ts';
+import { about, type Target, wrong } from '../fuzzer.ts';
 import { jsonMutation } from '../json.ts';
 
 const FORMATS: readonly Format[] = ['hcl', 'yaml', 'json'];
@@ -118,7 +118,7 @@ export default function hcl(): Target {
         readSettings(x509pop, file);
       } catch (error) {
         if (!isCoded(error)) throw error;
-        settings = shape(error.message).slice(0, 60);
+        settings = `settings with ${about(error.message.split('\n').length)} faults`;
       }
       return `${format} ${about(counts.values)} ${counts.depth} ${about(counts.literals)} ${settings}`;
     },

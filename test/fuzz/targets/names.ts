@@ -1,4 +1,4 @@
-/** What is typed or configured as one line: SPIFFE IDs, trust domains, selectors, endpoints, durations, path templates. The first octet says which. */
+/** What is typed or configured: SPIFFE IDs, trust domains, selectors, endpoints, DNS names, path templates, PEM. The first octet says which. */
 import { checkSelector, compareSelectors, selectorKey, selectorSet } from '../../../core/selector.ts';
 import { parsePathTemplate, type TemplateValues } from '../../../core/path-template.ts';
 import { parseSelector } from '../../../cli/ids.ts';
@@ -7,6 +7,7 @@ import { TEMPLATE_FIELDS } from '../../../plugins/node-attestor/x509pop/settings
 import { parseEndpoint } from '../../../spiffe/endpoint.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { about, type Target, wrong } from '../fuzzer.ts';
+import pem from '../pem.ts';
 
 const trustDomain = TrustDomain.parse('example.org');
 const name: TemplateValues = {
@@ -88,7 +89,8 @@ const KINDS: readonly ((text: string) => string)[] = [
   },
 ];
 
-export default function names(): Target {
+export default async function names(): Promise<Target> {
+  const files = await pem();
   const seeds: [kind: number, text: string][] = [
     [0, 'spiffe://example.org/web'],
     [0, 'spiffe://example.org'],
@@ -142,8 +144,12 @@ export default function names(): Target {
     'or',
   ];
   return {
-    seeds: seeds.map(([kind, text]) => Buffer.concat([Buffer.of(kind), Buffer.from(text)])),
+    seeds: [
+      ...seeds.map(([kind, text]) => Buffer.concat([Buffer.of(kind), Buffer.from(text)])),
+      ...files.seeds.map((seed) => Buffer.concat([Buffer.of(KINDS.length), seed])),
+    ],
     words: [
+      ...(files.words ?? []),
       'spiffe://',
       '/',
       '..',
@@ -176,7 +182,8 @@ export default function names(): Target {
       ...functions.map((one) => ` ${one} `),
     ],
     run(input) {
-      const kind = KINDS[(input[0] ?? 0) % KINDS.length] as (text: string) => string;
+      const kind = KINDS[(input[0] ?? 0) % (KINDS.length + 1)];
+      if (!kind) return files.run(input.subarray(1));
       return `${kind.name} ${kind(input.subarray(1).toString(input.length % 7 === 0 ? 'latin1' : 'utf8'))}`;
     },
   };
