@@ -103,7 +103,8 @@ export default function hcl(): Target {
       '\0',
     ],
     mutations: [(random, input, other) => Buffer.concat([input.subarray(0, 1), anyJson(random, input.subarray(1), other.subarray(1))])],
-    limitMs: 400,
+    // the reader of YAML is slow where much is nested; settings are the operator's own
+    limitMs: 1500,
     async run(input) {
       const format = FORMATS[(input[0] ?? 0) % FORMATS.length] as Format;
       const text = input.subarray(1).toString();
