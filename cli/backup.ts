@@ -19,7 +19,11 @@ To go back: stop the server, put the copy in the datastore's place (without the 
     if (values.out === '') throw fail('REQUEST_INVALID', 'a path (-out) must be set');
     const fresh = `${values.out}.${randomBytes(6).toString('hex')}.tmp`;
     return await withServer(values, terminal, async (server) => {
-      const file = await open(fresh, 'wx', 0o600);
+      const asked = (error: NodeJS.ErrnoException) => {
+        // the name that was asked for, not ours
+        throw Object.assign(error, { syscall: 'open', path: values.out });
+      };
+      const file = await open(fresh, 'wx', 0o600).catch(asked);
       try {
         let bytes = 0;
         for await (const { data } of server.stream(BackupDefinition, BackupDefinition.methods.create, {})) {
@@ -28,7 +32,7 @@ To go back: stop the server, put the copy in the datastore's place (without the 
         }
         await file.sync();
         // unlike a rename, never over another file
-        await link(fresh, values.out);
+        await link(fresh, values.out).catch(asked);
         terminal.out(`Backup of ${bytes} bytes written to ${values.out}\n`);
         return 0;
       } finally {
