@@ -55,9 +55,22 @@ const STRICT: readonly (readonly [lenient: string, strict: string])[] = [
 for (const file of readdirSync(out, { recursive: true, encoding: 'utf8' })) {
   if (!file.endsWith('.ts')) continue;
   const made = readFileSync(join(out, file), 'utf8');
-  const strict = STRICT.reduce((code, [lenient, wanted]) => code.replaceAll(lenient, wanted), made);
+  const strict = STRICT.reduce((code, [lenient, wanted]) => code.replaceAll(lenient, wanted), made)
+    // numbers that are packed: the last one must not run over their end
+    .replaceAll(
+      /( *)while \(reader\.pos < end2\) \{\n[^}]*\}\n/g,
+      (loop, indent: string) =>
+        `${loop}${indent}if (reader.pos !== end2) {\n${indent}  throw new globalThis.Error("malformed message: a field runs over its end");\n${indent}}\n`,
+    )
+    // a message that comes twice is to be merged, which these decoders do not do: nobody writes that, so it is refused
+    .replaceAll(
+      /( *)message\.(\w+) = (?:\{\s+\$case: "\w+",\s+\w+: )?\w+\.decode\(reader, reader\.uint32\(\)\)(?:,?\s+\})?;\n/g,
+      (read, indent: string, field: string) =>
+        `${indent}if (message.${field} !== undefined) {\n${indent}  throw new globalThis.Error("malformed message: a field twice");\n${indent}}\n${read}`,
+    );
   const decoders = made.split('const end = length === undefined').length - 1;
-  const ends = strict.split('malformed message: a field runs over its end').length - 1;
+  const packed = made.split('while (reader.pos < end2)').length - 1;
+  const ends = strict.split('malformed message: a field runs over its end').length - 1 - packed;
   const tags = strict.split('malformed message: illegal tag').length - 1;
   const long = strict.split('malformed message: a tag of more than 32 bits').length - 1;
   const groups = strict.split('reader.skip(tag & 7, tag >>> 3)').length - 1;

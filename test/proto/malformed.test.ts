@@ -1,7 +1,10 @@
 /** Malformed bytes are refused by the generated decoders: not repaired, not cut short, not read as something else. */
 import { describe, expect, test } from 'vitest';
 import { BatchCreateEntryRequest } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';
+import { ExtensionNumberResponse } from '../../proto/gen/grpc/reflection/v1/reflection.ts';
+import { GetFederatedBundleRequest } from '../../proto/gen/spire/api/server/bundle/v1/bundle.ts';
 import { X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
+import { FollowRequest } from '../../proto/gen/warifu/api/server/push/v1/push.ts';
 
 const decode = (hex: string) => X509SVIDResponse.decode(Buffer.from(hex, 'hex'));
 
@@ -32,6 +35,22 @@ describe('a message', () => {
   ] as const) {
     test(`with ${what} is refused`, () => expect(() => decode(hex)).toThrow());
   }
+
+  test('with packed numbers of which the last runs over their end is refused', () => {
+    const numbers = (hex: string) => ExtensionNumberResponse.decode(Buffer.from(hex, 'hex')).extensionNumber;
+    expect(numbers('1203010203')).toEqual([1, 2, 3]);
+    expect(numbers('12029601')).toEqual([150]);
+    expect(() => numbers('1202019601')).toThrow();
+  });
+
+  test('with a message twice in one field is refused: what is written once is never two', () => {
+    const mask = (hex: string) => GetFederatedBundleRequest.decode(Buffer.from(hex, 'hex')).outputMask;
+    expect(mask('12021801')).toMatchObject({ refreshHint: false });
+    expect(() => mask('120218011200')).toThrow();
+    const step = (hex: string) => FollowRequest.decode(Buffer.from(hex, 'hex')).step?.$case;
+    expect(step('1200')).toBe('want');
+    expect(() => step('12001200')).toThrow();
+  });
 
   test('is never read in part: no prefix with a tag 0 behind it is taken', () => {
     const whole = BatchCreateEntryRequest.encode(

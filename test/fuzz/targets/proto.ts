@@ -104,7 +104,7 @@ export default function proto(): Target {
         // the library cuts lengths to 32 bits: what is read is what such a length would be
         if ((error as Error).message === 'invalid length encoding') return `${theirs.name} a length of more than 32 bits`;
         // protobufjs takes the tag for the number of the field where a message has no fields
-        if (theirs.fieldsArray.length === 0) return `${theirs.name} without fields`;
+        if ((error as Error).message === 'invalid end group tag') return `${theirs.name} with a group`;
         throw wrong(`protobufjs does not read what we read: ${(error as Error).message.slice(0, 80)}`, theirs.fullName);
       }
       const ours = text(written);

@@ -340,6 +340,9 @@ export const HealthListResponse_StatusesEntry: MessageFns<HealthListResponse_Sta
               break;
             }
 
+            if (message.value !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.value = HealthCheckResponse.decode(reader, reader.uint32());
             continue;
           }

@@ -135,6 +135,9 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
+            if (message.messageRequest !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.messageRequest = {
               $case: "fileContainingExtension",
               fileContainingExtension: ExtensionRequest.decode(reader, reader.uint32()),
@@ -366,6 +369,9 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
+            if (message.originalRequest !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.originalRequest = ServerReflectionRequest.decode(reader, reader.uint32());
             continue;
           }
@@ -374,6 +380,9 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
+            if (message.messageResponse !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.messageResponse = {
               $case: "fileDescriptorResponse",
               fileDescriptorResponse: FileDescriptorResponse.decode(reader, reader.uint32()),
@@ -385,6 +394,9 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
+            if (message.messageResponse !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.messageResponse = {
               $case: "allExtensionNumbersResponse",
               allExtensionNumbersResponse: ExtensionNumberResponse.decode(reader, reader.uint32()),
@@ -396,6 +408,9 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
+            if (message.messageResponse !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.messageResponse = {
               $case: "listServicesResponse",
               listServicesResponse: ListServiceResponse.decode(reader, reader.uint32()),
@@ -407,6 +422,9 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
+            if (message.messageResponse !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.messageResponse = {
               $case: "errorResponse",
               errorResponse: ErrorResponse.decode(reader, reader.uint32()),
@@ -607,6 +625,9 @@ export const ExtensionNumberResponse: MessageFns<ExtensionNumberResponse> = {
               const end2 = reader.uint32() + reader.pos;
               while (reader.pos < end2) {
                 message.extensionNumber.push(reader.int32());
+              }
+              if (reader.pos !== end2) {
+                throw new globalThis.Error("malformed message: a field runs over its end");
               }
 
               continue;

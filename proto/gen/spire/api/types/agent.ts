@@ -99,6 +99,9 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }

@@ -160,6 +160,9 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
+            if (message.spiffeId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.spiffeId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -168,6 +171,9 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
+            if (message.parentId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.parentId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -272,6 +278,9 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
+            if (message.additionalAttributes !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.additionalAttributes = Entry_AdditionalAttributes.decode(reader, reader.uint32());
             continue;
           }

@@ -74,6 +74,9 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }

@@ -71,6 +71,9 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }

@@ -264,6 +264,9 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }

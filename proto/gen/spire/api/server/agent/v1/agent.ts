@@ -152,6 +152,9 @@ export const CountAgentsRequest: MessageFns<CountAgentsRequest> = {
               break;
             }
 
+            if (message.filter !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.filter = CountAgentsRequest_Filter.decode(reader, reader.uint32());
             continue;
           }
@@ -242,6 +245,9 @@ export const CountAgentsRequest_Filter: MessageFns<CountAgentsRequest_Filter> = 
               break;
             }
 
+            if (message.bySelectorMatch !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySelectorMatch = SelectorMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -405,6 +411,9 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
               break;
             }
 
+            if (message.filter !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.filter = ListAgentsRequest_Filter.decode(reader, reader.uint32());
             continue;
           }
@@ -413,6 +422,9 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = AgentMask.decode(reader, reader.uint32());
             continue;
           }
@@ -524,6 +536,9 @@ export const ListAgentsRequest_Filter: MessageFns<ListAgentsRequest_Filter> = {
               break;
             }
 
+            if (message.bySelectorMatch !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySelectorMatch = SelectorMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -693,6 +708,9 @@ export const GetAgentRequest: MessageFns<GetAgentRequest> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -701,6 +719,9 @@ export const GetAgentRequest: MessageFns<GetAgentRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = AgentMask.decode(reader, reader.uint32());
             continue;
           }
@@ -766,6 +787,9 @@ export const DeleteAgentRequest: MessageFns<DeleteAgentRequest> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -828,6 +852,9 @@ export const BanAgentRequest: MessageFns<BanAgentRequest> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -895,6 +922,9 @@ export const AttestAgentRequest: MessageFns<AttestAgentRequest> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "params", params: AttestAgentRequest_Params.decode(reader, reader.uint32()) };
             continue;
           }
@@ -981,6 +1011,9 @@ export const AttestAgentRequest_Params: MessageFns<AttestAgentRequest_Params> = 
               break;
             }
 
+            if (message.data !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.data = AttestationData.decode(reader, reader.uint32());
             continue;
           }
@@ -989,6 +1022,9 @@ export const AttestAgentRequest_Params: MessageFns<AttestAgentRequest_Params> = 
               break;
             }
 
+            if (message.params !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.params = AgentX509SVIDParams.decode(reader, reader.uint32());
             continue;
           }
@@ -1061,6 +1097,9 @@ export const AttestAgentResponse: MessageFns<AttestAgentResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "result", result: AttestAgentResponse_Result.decode(reader, reader.uint32()) };
             continue;
           }
@@ -1147,6 +1186,9 @@ export const AttestAgentResponse_Result: MessageFns<AttestAgentResponse_Result> 
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = X509SVID.decode(reader, reader.uint32());
             continue;
           }
@@ -1218,6 +1260,9 @@ export const RenewAgentRequest: MessageFns<RenewAgentRequest> = {
               break;
             }
 
+            if (message.params !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.params = AgentX509SVIDParams.decode(reader, reader.uint32());
             continue;
           }
@@ -1282,6 +1327,9 @@ export const RenewAgentResponse: MessageFns<RenewAgentResponse> = {
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = X509SVID.decode(reader, reader.uint32());
             continue;
           }
@@ -1366,6 +1414,9 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
               break;
             }
 
+            if (message.agentId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.agentId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }

@@ -277,6 +277,9 @@ export const GetBundleRequest: MessageFns<GetBundleRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -366,6 +369,9 @@ export const AppendBundleRequest: MessageFns<AppendBundleRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -441,6 +447,9 @@ export const PublishJWTAuthorityRequest: MessageFns<PublishJWTAuthorityRequest> 
               break;
             }
 
+            if (message.jwtAuthority !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.jwtAuthority = JWTKey.decode(reader, reader.uint32());
             continue;
           }
@@ -567,6 +576,9 @@ export const PublishWITAuthorityRequest: MessageFns<PublishWITAuthorityRequest> 
               break;
             }
 
+            if (message.witAuthority !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.witAuthority = WITKey.decode(reader, reader.uint32());
             continue;
           }
@@ -699,6 +711,9 @@ export const ListFederatedBundlesRequest: MessageFns<ListFederatedBundlesRequest
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -866,6 +881,9 @@ export const GetFederatedBundleRequest: MessageFns<GetFederatedBundleRequest> = 
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -942,6 +960,9 @@ export const BatchCreateFederatedBundleRequest: MessageFns<BatchCreateFederatedB
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1072,6 +1093,9 @@ export const BatchCreateFederatedBundleResponse_Result: MessageFns<BatchCreateFe
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1080,6 +1104,9 @@ export const BatchCreateFederatedBundleResponse_Result: MessageFns<BatchCreateFe
               break;
             }
 
+            if (message.bundle !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bundle = Bundle.decode(reader, reader.uint32());
             continue;
           }
@@ -1163,6 +1190,9 @@ export const BatchUpdateFederatedBundleRequest: MessageFns<BatchUpdateFederatedB
               break;
             }
 
+            if (message.inputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.inputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1171,6 +1201,9 @@ export const BatchUpdateFederatedBundleRequest: MessageFns<BatchUpdateFederatedB
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1304,6 +1337,9 @@ export const BatchUpdateFederatedBundleResponse_Result: MessageFns<BatchUpdateFe
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1312,6 +1348,9 @@ export const BatchUpdateFederatedBundleResponse_Result: MessageFns<BatchUpdateFe
               break;
             }
 
+            if (message.bundle !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bundle = Bundle.decode(reader, reader.uint32());
             continue;
           }
@@ -1392,6 +1431,9 @@ export const BatchSetFederatedBundleRequest: MessageFns<BatchSetFederatedBundleR
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = BundleMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1522,6 +1564,9 @@ export const BatchSetFederatedBundleResponse_Result: MessageFns<BatchSetFederate
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1530,6 +1575,9 @@ export const BatchSetFederatedBundleResponse_Result: MessageFns<BatchSetFederate
               break;
             }
 
+            if (message.bundle !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bundle = Bundle.decode(reader, reader.uint32());
             continue;
           }
@@ -1736,6 +1784,9 @@ export const BatchDeleteFederatedBundleResponse_Result: MessageFns<BatchDeleteFe
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }

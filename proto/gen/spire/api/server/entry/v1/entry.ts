@@ -161,6 +161,9 @@ export const CountEntriesRequest: MessageFns<CountEntriesRequest> = {
               break;
             }
 
+            if (message.filter !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.filter = CountEntriesRequest_Filter.decode(reader, reader.uint32());
             continue;
           }
@@ -247,6 +250,9 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
               break;
             }
 
+            if (message.bySpiffeId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySpiffeId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -255,6 +261,9 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
               break;
             }
 
+            if (message.byParentId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.byParentId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -263,6 +272,9 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
               break;
             }
 
+            if (message.bySelectors !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySelectors = SelectorMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -271,6 +283,9 @@ export const CountEntriesRequest_Filter: MessageFns<CountEntriesRequest_Filter> 
               break;
             }
 
+            if (message.byFederatesWith !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.byFederatesWith = FederatesWithMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -433,6 +448,9 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
               break;
             }
 
+            if (message.filter !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.filter = ListEntriesRequest_Filter.decode(reader, reader.uint32());
             continue;
           }
@@ -441,6 +459,9 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -548,6 +569,9 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
               break;
             }
 
+            if (message.bySpiffeId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySpiffeId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -556,6 +580,9 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
               break;
             }
 
+            if (message.byParentId !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.byParentId = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -564,6 +591,9 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
               break;
             }
 
+            if (message.bySelectors !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.bySelectors = SelectorMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -572,6 +602,9 @@ export const ListEntriesRequest_Filter: MessageFns<ListEntriesRequest_Filter> = 
               break;
             }
 
+            if (message.byFederatesWith !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.byFederatesWith = FederatesWithMatch.decode(reader, reader.uint32());
             continue;
           }
@@ -748,6 +781,9 @@ export const GetEntryRequest: MessageFns<GetEntryRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -824,6 +860,9 @@ export const BatchCreateEntryRequest: MessageFns<BatchCreateEntryRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -954,6 +993,9 @@ export const BatchCreateEntryResponse_Result: MessageFns<BatchCreateEntryRespons
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -962,6 +1004,9 @@ export const BatchCreateEntryResponse_Result: MessageFns<BatchCreateEntryRespons
               break;
             }
 
+            if (message.entry !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.entry = Entry.decode(reader, reader.uint32());
             continue;
           }
@@ -1041,6 +1086,9 @@ export const BatchUpdateEntryRequest: MessageFns<BatchUpdateEntryRequest> = {
               break;
             }
 
+            if (message.inputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.inputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1049,6 +1097,9 @@ export const BatchUpdateEntryRequest: MessageFns<BatchUpdateEntryRequest> = {
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1182,6 +1233,9 @@ export const BatchUpdateEntryResponse_Result: MessageFns<BatchUpdateEntryRespons
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1190,6 +1244,9 @@ export const BatchUpdateEntryResponse_Result: MessageFns<BatchUpdateEntryRespons
               break;
             }
 
+            if (message.entry !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.entry = Entry.decode(reader, reader.uint32());
             continue;
           }
@@ -1382,6 +1439,9 @@ export const BatchDeleteEntryResponse_Result: MessageFns<BatchDeleteEntryRespons
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1455,6 +1515,9 @@ export const GetAuthorizedEntriesRequest: MessageFns<GetAuthorizedEntriesRequest
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }
@@ -1584,6 +1647,9 @@ export const SyncAuthorizedEntriesRequest: MessageFns<SyncAuthorizedEntriesReque
               break;
             }
 
+            if (message.outputMask !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.outputMask = EntryMask.decode(reader, reader.uint32());
             continue;
           }

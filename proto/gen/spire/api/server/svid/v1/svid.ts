@@ -211,6 +211,9 @@ export const MintX509SVIDResponse: MessageFns<MintX509SVIDResponse> = {
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = X509SVID.decode(reader, reader.uint32());
             continue;
           }
@@ -279,6 +282,9 @@ export const MintJWTSVIDRequest: MessageFns<MintJWTSVIDRequest> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -359,6 +365,9 @@ export const MintJWTSVIDResponse: MessageFns<MintJWTSVIDResponse> = {
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = JWTSVID.decode(reader, reader.uint32());
             continue;
           }
@@ -430,6 +439,9 @@ export const MintWITSVIDRequest: MessageFns<MintWITSVIDRequest> = {
               break;
             }
 
+            if (message.id !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.id = SPIFFEID.decode(reader, reader.uint32());
             continue;
           }
@@ -519,6 +531,9 @@ export const MintWITSVIDResponse: MessageFns<MintWITSVIDResponse> = {
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = WITSVID.decode(reader, reader.uint32());
             continue;
           }
@@ -708,6 +723,9 @@ export const BatchNewX509SVIDResponse_Result: MessageFns<BatchNewX509SVIDRespons
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -716,6 +734,9 @@ export const BatchNewX509SVIDResponse_Result: MessageFns<BatchNewX509SVIDRespons
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = X509SVID.decode(reader, reader.uint32());
             continue;
           }
@@ -855,6 +876,9 @@ export const NewJWTSVIDResponse: MessageFns<NewJWTSVIDResponse> = {
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = JWTSVID.decode(reader, reader.uint32());
             continue;
           }
@@ -1044,6 +1068,9 @@ export const BatchNewWITSVIDResponse_Result: MessageFns<BatchNewWITSVIDResponse_
               break;
             }
 
+            if (message.status !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.status = Status.decode(reader, reader.uint32());
             continue;
           }
@@ -1052,6 +1079,9 @@ export const BatchNewWITSVIDResponse_Result: MessageFns<BatchNewWITSVIDResponse_
               break;
             }
 
+            if (message.svid !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.svid = WITSVID.decode(reader, reader.uint32());
             continue;
           }

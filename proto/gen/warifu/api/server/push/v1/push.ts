@@ -119,6 +119,9 @@ export const FollowRequest: MessageFns<FollowRequest> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "hello", hello: Hello.decode(reader, reader.uint32()) };
             continue;
           }
@@ -127,6 +130,9 @@ export const FollowRequest: MessageFns<FollowRequest> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "want", want: Want.decode(reader, reader.uint32()) };
             continue;
           }
@@ -340,6 +346,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "same", same: Same.decode(reader, reader.uint32()) };
             continue;
           }
@@ -348,6 +357,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "versions", versions: EntryVersions.decode(reader, reader.uint32()) };
             continue;
           }
@@ -356,6 +368,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "changes", changes: Changes.decode(reader, reader.uint32()) };
             continue;
           }
@@ -364,6 +379,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "bundles", bundles: Bundles.decode(reader, reader.uint32()) };
             continue;
           }
@@ -372,6 +390,9 @@ export const FollowResponse: MessageFns<FollowResponse> = {
               break;
             }
 
+            if (message.step !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.step = { $case: "issuers", issuers: Issuers.decode(reader, reader.uint32()) };
             continue;
           }
@@ -740,6 +761,9 @@ export const Upsert: MessageFns<Upsert> = {
               break;
             }
 
+            if (message.entry !== undefined) {
+              throw new globalThis.Error("malformed message: a field twice");
+            }
             message.entry = Entry.decode(reader, reader.uint32());
             continue;
           }
