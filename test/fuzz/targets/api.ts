@@ -170,6 +170,9 @@ export default async function api(): Promise<Target> {
     seeds,
     words: ['example.org', 'other.org', '/spire/agent/x', '/web', 'mine', 'foreign', ':', '..', '*', '\0', 'spiffe://example.org/web'],
     mutations: [wireMutation(2), wireMutation(2), inner],
+    // a batch of ten thousand items takes its time, and gives others their turn
+    maxBytes: 4 * 1024,
+    limitMs: 1000,
     async run(input) {
       const method = methods[(input[0] ?? 0) % methods.length] as Method;
       const context = contexts[(input[1] ?? 0) % 2] as CallContext;
