@@ -43,6 +43,8 @@ const KEPT_MS = 1_000;
 /** SPIRE's words: its clients' logs are searched for them. */
 const FAILED = 'workload attestation failed';
 
+/** One for all: who was answered needs no error of his own. */
+const ANSWERED = new Error('the attestor has answered');
 /** An attestation is for whoever asks next too: it does not end with one caller. */
 const NEVER = new AbortController().signal;
 
@@ -153,7 +155,9 @@ export class CallerAttestor {
     const answer = ask(stop.signal);
     const late = clock.sleep(timeoutMs, stop.signal, { ref: false }).then(
       () => {
-        throw fail('DEADLINE_EXCEEDED', `the attestor took longer than ${timeoutMs} ms`);
+        const error = fail('DEADLINE_EXCEEDED', `the attestor took longer than ${timeoutMs} ms`);
+        stop.abort(error);
+        throw error;
       },
       // stopped: the answer is there
       () => new Promise<never>(() => {}),
@@ -161,7 +165,7 @@ export class CallerAttestor {
     try {
       return await Promise.race([answer, late]);
     } finally {
-      stop.abort(fail('DEADLINE_EXCEEDED', `the attestor took longer than ${timeoutMs} ms`));
+      stop.abort(ANSWERED);
       answer.catch(() => {});
     }
   }

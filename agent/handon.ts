@@ -19,6 +19,8 @@ export interface HandOnOptions {
   readonly lookBytes?: number;
 }
 
+/** One for all: an error for each would cost more than the rest of the look. */
+const DONE = new Error('the connection was handed on');
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 const FRAME_HEADER = 9;
 const TYPE = { headers: 1, settings: 4, continuation: 9 } as const;
@@ -62,7 +64,7 @@ export function handOn(
       socket.off('readable', look);
       socket.off('close', closed);
       socket.off('end', closed);
-      timer.abort();
+      timer.abort(DONE);
     };
     const native = () => {
       stop();

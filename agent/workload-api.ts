@@ -51,6 +51,7 @@ const HEADER = 'workload.spiffe.io';
 const FIRST_SYNC_MS = 5_000;
 /** SPIRE's words: its clients and scripts know them. */
 const NOBODY = 'no identity issued';
+const DONE = new Error('the agent has heard from its server');
 
 /** What a browser could be tricked into sending lacks this header (WE-8). Throws REQUEST_INVALID; methods of other services need none. */
 export function checkHeader({ method, metadata }: Pick<CallContext, 'method' | 'metadata'>): void {
@@ -277,7 +278,7 @@ export class WorkloadApi {
       }
     } finally {
       signal.removeEventListener('abort', abort);
-      late.abort();
+      late.abort(DONE);
     }
   }
 }

@@ -1,12 +1,11 @@
 /** The one file that reads the wall clock. Everything that needs the time, or waits, takes a Clock. */
-import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface Clock {
   /** Milliseconds since 1970. May jump. */
   now(): number;
   /** Milliseconds from an arbitrary start; never runs back. For ages and durations. */
   monotonic(): number;
-  /** Waits; throws the signal's reason (inside Node's AbortError) when it aborts. Does not keep the process alive when `ref` is false. */
+  /** Waits; throws the signal's reason when it aborts (or an AbortError around it). Does not keep the process alive when `ref` is false. */
   sleep(ms: number, signal?: AbortSignal, options?: { ref?: boolean }): Promise<void>;
 }
 
@@ -18,8 +17,26 @@ export const systemClock: Clock = {
   monotonic: () => performance.now(),
   async sleep(ms, signal, options) {
     for (let left = Math.max(0, ms); ; left -= LONGEST_MS) {
-      await sleep(Math.min(left, LONGEST_MS), undefined, { ...(signal && { signal }), ref: options?.ref ?? true });
+      await wait(Math.min(left, LONGEST_MS), signal, options?.ref ?? true);
       if (left <= LONGEST_MS) return;
     }
   },
 };
+
+/** As `setTimeout` of node:timers/promises, without the AbortError that it would make, stack and all, for each wait that is called off: most are. */
+function wait(ms: number, signal: AbortSignal | undefined, ref: boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', abort);
+      resolve();
+    }, ms);
+    if (!ref) timer.unref();
+    signal?.addEventListener('abort', abort, { once: true });
+    return undefined;
+  });
+}

@@ -41,6 +41,8 @@ export interface AgentOptions {
   readonly settings?: readonly string[];
   readonly plugins?: readonly string[];
   readonly process?: DaemonOptions;
+  /** Whether `unix` tells path and hash of programs. Default true. */
+  readonly discoverPath?: boolean;
 }
 
 export interface EntryOptions {
@@ -283,7 +285,7 @@ plugins {
 plugins {
   ${proof}
   KeyManager ${keys}
-  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+  WorkloadAttestor "unix" { plugin_data { discover_workload_path = ${wanted.discoverPath ?? true} } }
   ${(wanted.plugins ?? []).join('\n  ')}
 }
 `,
