@@ -23,7 +23,8 @@ const ROUNDS = 3;
 
 /** Of the rounds the median. Both programs serve while the other is idle. */
 async function measure(go: Workload, addr: string, kind: Kind, agentPid: number, serverPid: number): Promise<Measured> {
-  await go.call('rate', { addr, kind, width: WIDTH[kind], durationMs: 2_000 });
+  // until what is hot is compiled
+  await go.call('rate', { addr, kind, width: WIDTH[kind], durationMs: 8_000 });
   const rounds: Measured[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     await quiet(agentPid);
