@@ -108,12 +108,12 @@ export class ServerConnection {
             return through.length > 0 ? { through } : {};
           },
           authorize: ({ id, chain }) => {
-            this.#serverChain = chain;
             if (!id.equals(expected))
               throw fail(
                 'SVID_UNTRUSTED',
                 `expected server SPIFFE ID ${JSON.stringify(String(expected))}; got ${JSON.stringify(String(id))}`,
               );
+            this.#serverChain = chain;
           },
         });
       } catch (error) {

@@ -9,7 +9,7 @@ import { selectorKey } from '../core/selector.ts';
 import { defineCommand } from './command.ts';
 import { connect } from './connection.ts';
 import { integer, output } from './flags.ts';
-import { aligned, counted, utcTime } from './print.ts';
+import { aligned, counted, harmless, utcTime } from './print.ts';
 import { AGENT_ADMIN, agentAdminFlags, resolveSocket } from './sockets.ts';
 
 const { process: explainProcess } = Explain.methods;
@@ -39,6 +39,14 @@ const STATE: Readonly<Record<number, string>> = {
   [X509Svid.REFUSED]: "the server would not sign its X509-SVID: the agent's log says why",
 };
 
+/** What a process is called it chose itself. */
+function plain(lines: readonly (readonly [name: string, value: string])[]): string {
+  return aligned(
+    lines.map(([name, value]) => [name, harmless(value)]),
+    16,
+  );
+}
+
 function explanationText(pid: number, answer: ProcessResponse): string {
   const lines: [string, string][] = [
     ['Process', String(pid)],
@@ -52,23 +60,21 @@ function explanationText(pid: number, answer: ProcessResponse): string {
       Number(answer.lastSync) === 0 ? 'never since the start: the server has not been heard' : utcTime(Number(answer.lastSync) * 1000),
     ],
   ];
-  let text = aligned(lines, 16);
+  let text = plain(lines);
   text += `\n${answer.identities.length === 0 ? 'No identity: no entry has only selectors that the process has.' : `${counted(answer.identities.length, 'identity', 'identities')}:`}\n`;
   for (const { spiffeId, entryId, x509Svid } of answer.identities)
-    text += aligned(
-      [
-        ['  SPIFFE ID', spiffeId],
-        ['  Entry ID', entryId],
-        ['  State', STATE[x509Svid] ?? String(x509Svid)],
-      ],
-      16,
-    );
+    text += plain([
+      ['  SPIFFE ID', spiffeId],
+      ['  Entry ID', entryId],
+      ['  State', STATE[x509Svid] ?? String(x509Svid)],
+    ]);
   if (answer.nearest.length === 0) return text;
   text += `\n${answer.identities.length === 0 ? 'Nearest' : 'Not for it, nearest'}:\n`;
   for (const { spiffeId, entryId, missing } of answer.nearest)
-    text += aligned(
-      [['  SPIFFE ID', spiffeId], ['  Entry ID', entryId], ...missing.map((one): [string, string] => ['  lacks', selectorKey(one)])],
-      16,
-    );
+    text += plain([
+      ['  SPIFFE ID', spiffeId],
+      ['  Entry ID', entryId],
+      ...missing.map((one): [string, string] => ['  lacks', selectorKey(one)]),
+    ]);
   return text;
 }

@@ -59,6 +59,11 @@ export function aligned(lines: readonly (readonly [name: string, value: string])
   return lines.map(([name, value]) => `${name.padEnd(width)}: ${value}\n`).join('');
 }
 
+/** Text that others chose, with all that a terminal takes as commands or as another order of reading written out: `\u{1b}`. */
+export function harmless(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
+}
+
 /** `1 entry`, `2 entries`. */
 export function counted(count: number, singular: string, plural: string): string {
   return `${count} ${count === 1 ? singular : plural}`;

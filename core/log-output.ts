@@ -130,5 +130,7 @@ function asText(line: string): string {
 /** As logrus: bare when it is made of harmless characters, else quoted. */
 function quoted(value: unknown): string {
   const text = typeof value === 'string' ? value : JSON.stringify(value);
-  return /^[A-Za-z0-9\-._/@^+]+$/.test(text) ? text : JSON.stringify(text);
+  if (/^[A-Za-z0-9\-._/@^+]+$/.test(text)) return text;
+  // a terminal may take these as commands, too; JSON leaves them as they are
+  return JSON.stringify(text).replace(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
 }

@@ -36,13 +36,20 @@ export class Rate {
     return bucket.left >= 0 ? undefined : (-bucket.left / perSecond) * 1000;
   }
 
-  /** Resolves when `count` may go on, however long that takes: for work that is already begun. */
+  /** Resolves when `count` may go on, however long that takes. Throws the signal's reason; what was promised is given back then. */
   async wait(party: string, count: number, signal: AbortSignal): Promise<void> {
     const { perSecond } = this;
     if (perSecond === 0) return;
     const bucket = this.#at(party);
     bucket.left -= count;
-    if (bucket.left < 0) await this.#clock.sleep((-bucket.left / perSecond) * 1000, signal, { ref: false });
+    if (bucket.left >= 0) return;
+    try {
+      await this.#clock.sleep((-bucket.left / perSecond) * 1000, signal, { ref: false });
+    } catch (error) {
+      bucket.left += count;
+      signal.throwIfAborted();
+      throw error;
+    }
   }
 
   /** Parties that were here lately. */

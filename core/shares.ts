@@ -28,6 +28,8 @@ export class Shares {
   /** The most that one party can hold; at least 1. */
   readonly each: number;
   readonly #parties = new Map<string, Holding>();
+  /** Those of which somebody waits; the next to be served first. */
+  readonly #waiting = new Set<Holding>();
   #total = 0;
 
   /** @param each what one party may hold, where that is less than an eighth */
@@ -54,14 +56,16 @@ export class Shares {
 
   /** Waits for its turn among what its own party waits for. Rejects with the signal's reason; `maxWaiting` of one party wait, the next gets RESOURCE_EXHAUSTED. */
   wait(party: string, amount: number, signal: AbortSignal, maxWaiting = Number.POSITIVE_INFINITY): Promise<Release> | Release {
+    if (signal.aborted) return Promise.reject(signal.reason);
     const now = this.take(party, amount);
     if (now) return now;
+    if ((this.#parties.get(party)?.waiting.length ?? 0) >= maxWaiting)
+      throw fail('RESOURCE_EXHAUSTED', 'too much under way for this caller');
     const holding = this.#of(party);
-    if (holding.waiting.length >= maxWaiting) throw fail('RESOURCE_EXHAUSTED', 'too much under way for this caller');
     return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason);
       const abort = () => {
         holding.waiting.splice(holding.waiting.indexOf(waiting), 1);
+        if (holding.waiting.length === 0) this.#waiting.delete(holding);
         this.#forget(party, holding);
         reject(signal.reason);
       };
@@ -74,8 +78,8 @@ export class Shares {
         },
       };
       holding.waiting.push(waiting);
+      this.#waiting.add(holding);
       signal.addEventListener('abort', abort, { once: true });
-      return undefined;
     });
   }
 
@@ -109,10 +113,13 @@ export class Shares {
 
   /** One of each party in turn. */
   #wake(): void {
-    for (const [, holding] of this.#parties) {
+    for (const holding of [...this.#waiting]) {
       const [first] = holding.waiting;
       if (!first || !this.#fits(holding.held, first.amount)) continue;
       holding.waiting.shift();
+      // to the end of the line
+      this.#waiting.delete(holding);
+      if (holding.waiting.length > 0) this.#waiting.add(holding);
       first.go();
     }
   }

@@ -28,8 +28,8 @@ export class Doorway {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #seldom: Seldom;
-  /** What each socket holds, by its peer: TLS makes another object of it. */
-  readonly #held = new Map<string, Release>();
+  /** What each socket holds, by its two ends: TLS makes another object of it. */
+  readonly #held = new Map<string, { readonly socket: Socket; readonly release: Release }>();
 
   constructor({ waiting, handshakes }: DoorwayBounds, clock: Clock, log: Log) {
     this.#waiting = new Shares(waiting);
@@ -58,9 +58,11 @@ export class Doorway {
     const gone = new AbortController();
     const leave = () => {
       gone.abort();
-      this.done(socket, key);
+      // the next connection between the same two ends may have come before we hear that this one closed
+      if (this.#held.get(key)?.socket === socket) this.#release(key);
     };
-    this.#held.set(key, release);
+    this.#release(key);
+    this.#held.set(key, { socket, release });
     socket.once('close', leave);
     this.#clock.sleep(LONGEST_WAIT_MS, gone.signal, { ref: false }).then(
       () => socket.destroy(),
@@ -69,9 +71,12 @@ export class Doorway {
     void this.#wait(party, gone.signal).then(
       (slot) => {
         if (gone.signal.aborted) return slot();
-        this.#held.set(key, () => {
-          slot();
-          release();
+        this.#held.set(key, {
+          socket,
+          release: () => {
+            slot();
+            release();
+          },
         });
         begin();
         // it has its own time from here on
@@ -82,8 +87,12 @@ export class Doorway {
   }
 
   /** Its handshake is over, however it ended. */
-  done(socket: Socket, key = keyOf(socket)): void {
-    this.#held.get(key)?.();
+  done(socket: Socket): void {
+    this.#release(keyOf(socket));
+  }
+
+  #release(key: string): void {
+    this.#held.get(key)?.release();
     this.#held.delete(key);
   }
 
@@ -109,5 +118,6 @@ export function networkOf(address: string): string {
 }
 
 function keyOf(socket: Socket): string {
-  return `${addressOf(socket)} ${socket.remotePort ?? 0}`;
+  // one that listens on several addresses may see one peer's port on each of them
+  return `${addressOf(socket)} ${socket.remotePort ?? 0} ${socket.localAddress ?? ''} ${socket.localPort ?? 0}`;
 }

@@ -39,6 +39,7 @@ export class Endings {
       }
       this.#wake = new AbortController();
       const either = AbortSignal.any([this.#signal, this.#wake.signal]);
+      // it only ever fails because it was woken or stopped, which the loop looks at
       await this.#clock.sleep(Math.min(this.#nextMs - now, LONGEST_SLEEP_MS), either, { ref: false }).catch(() => {});
     }
     this.#wake = undefined;

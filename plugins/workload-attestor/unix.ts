@@ -113,7 +113,9 @@ class Hashes {
   readonly #limit: number;
   readonly #rate: Rate;
   /** By device, inode, size and times; ctime is one that nobody can set. Oldest use first. */
-  readonly #known = new Map<string, Promise<string>>();
+  readonly #known = new Map<string, string>();
+  /** Files that are being read, of each party for itself: nobody waits for what another has used up. */
+  readonly #reading = new Map<string, Promise<string>>();
 
   constructor(limit: number, rate: Rate) {
     this.#limit = limit;
@@ -124,23 +126,34 @@ class Hashes {
   async of(pid: number, party: string, signal: AbortSignal): Promise<string> {
     const path = `/proc/${pid}/exe`;
     const key = read(pid, () => versionOf(statSync(path, { bigint: true })));
-    let known = this.#known.get(key);
-    this.#known.delete(key);
-    if (!known) {
-      known = this.#hash(pid, path, key, party, signal);
-      known.catch(() => this.#known.delete(key));
+    const known = this.#known.get(key);
+    if (known !== undefined) {
+      this.#keep(key, known);
+      return known;
     }
-    this.#known.set(key, known);
-    for (const oldest of this.#known.keys()) {
-      if (this.#known.size <= KEPT) break;
-      this.#known.delete(oldest);
+    const mine = `${party} ${key}`;
+    let reading = this.#reading.get(mine);
+    if (!reading) {
+      reading = this.#hash(pid, path, key, party, signal).finally(() => this.#reading.delete(mine));
+      this.#reading.set(mine, reading);
     }
     try {
-      return await known;
+      const hash = await reading;
+      this.#keep(key, hash);
+      return hash;
     } catch (error) {
       // somebody else's time was up, ours is not
       if (!signal.aborted && isAbort(error)) return this.of(pid, party, signal);
       throw error;
+    }
+  }
+
+  #keep(key: string, hash: string): void {
+    this.#known.delete(key);
+    this.#known.set(key, hash);
+    for (const oldest of this.#known.keys()) {
+      if (this.#known.size <= KEPT) break;
+      this.#known.delete(oldest);
     }
   }
 

@@ -1,6 +1,6 @@
 /** SPIRE's words, to the letter; and where a command looks for its socket. */
 import { describe, expect, test } from 'vitest';
-import { codeName, counted, entryText, pem, type PrintableEntry, rpcErrorText, utcTime } from '../../cli/print.ts';
+import { codeName, counted, entryText, harmless, pem, type PrintableEntry, rpcErrorText, utcTime } from '../../cli/print.ts';
 import { AGENT, resolveSocket, SERVER } from '../../cli/sockets.ts';
 
 const entry: PrintableEntry = {
@@ -81,6 +81,11 @@ test('counts, times, codes and failed calls are told as Go tells them', () => {
   expect(utcTime(0)).toBe('1970-01-01 00:00:00 +0000 UTC');
   expect([0, 5, 6, 16, 99].map(codeName)).toEqual(['OK', 'NotFound', 'AlreadyExists', 'Unauthenticated', 'Code(99)']);
   expect(rpcErrorText(7, 'no identity issued')).toBe('rpc error: code = PermissionDenied desc = no identity issued');
+});
+
+test('what others chose keeps its words and loses its terminal commands', () => {
+  expect(harmless('/opt/Größe/日本/web server')).toBe('/opt/Größe/日本/web server');
+  expect(harmless('/a\u001b[2J\u009b1m\u007f\n\u2028\u202eb')).toBe('/a\\u{1b}[2J\\u{9b}1m\\u{7f}\\u{a}\\u{2028}\\u{202e}b');
 });
 
 test('PEM has lines of 64 characters and ends with a newline', () => {

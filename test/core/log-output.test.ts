@@ -51,9 +51,10 @@ describe('text', () => {
       { numRuns: 200 },
     );
     rmSync(path, { force: true });
-    open().info('x', { uri: 'a"\nlevel=error msg=forged \u001b[2J\u2028' });
+    open().info('x', { uri: 'a"\nlevel=error msg=forged \u001b[2J\u2028\u007f\u009b1m' });
     expect(lines()).toHaveLength(1);
-    expect(lines()[0]).not.toContain('\u001b');
+    expect(lines()[0]).toContain('forged \\u001b[2J');
+    expect(lines()[0]).not.toMatch(/[\u001b\u007f-\u009f]/);
   });
 });
 

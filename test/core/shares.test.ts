@@ -70,6 +70,28 @@ test('who is gone waits no more; too many who wait are refused', async () => {
   expect(shares.take('a')).toBeDefined();
 });
 
+test('who was gone before he came takes and waits for nothing', async () => {
+  const shares = new Shares(8);
+  await expect(shares.wait('a', 1, AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
+  expect(shares.total).toBe(0);
+});
+
+test('of parties that wait for what all together hold, each gets one before any gets two', async () => {
+  const shares = new Shares(8);
+  // six that hold one each leave only the last quarter, which is for those that hold nothing
+  const held = Array.from('abcdef', (party) => shares.take(party));
+  for (const party of 'gh') held.push(shares.take(party));
+  const order: string[] = [];
+  for (const party of ['x', 'x', 'y', 'y']) void Promise.resolve(shares.wait(party, 1, never)).then(() => order.push(party));
+  await Promise.resolve();
+  expect(order).toEqual([]);
+  for (const release of held.slice(0, 2)) {
+    release?.();
+    await new Promise((done) => setImmediate(done));
+  }
+  expect(order).toEqual(['x', 'y']);
+});
+
 describe('whatever happens in whatever order', () => {
   const step = fc.record({
     party: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'),
