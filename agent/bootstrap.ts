@@ -1,8 +1,8 @@
 /** The first trust of an agent: the authorities by which it knows the server before it has talked to it. */
 import { readFile } from 'node:fs/promises';
 import { type CoreCode, fail } from '../core/errors.ts';
-import { Bundle, MAX_BUNDLE_BYTES, X509Bundle } from '../spiffe/bundle.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import { Bundle, MAX_BUNDLE_BYTES, X509Bundle } from '../spiffe/bundle/bundle.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { AgentSettings } from './settings.ts';
 

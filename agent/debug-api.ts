@@ -2,7 +2,7 @@
 import { debugInfo } from '../core/debug-info.ts';
 import type { Implementation } from '../core/rpc-types.ts';
 import type { DebugDefinition } from '../proto/gen/spire/api/agent/debug/v1/debug.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 
 export interface DebugApiParts {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { removeLeftovers, writeDurably } from '../core/durable-file.ts';
 import { fail } from '../core/errors.ts';
-import { Certificate } from '../spiffe/certificate.ts';
+import { Certificate } from '../spiffe/x509/certificate.ts';
 
 export interface AgentData {
   /** Leaf first; empty: not attested. */

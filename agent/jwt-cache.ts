@@ -2,7 +2,7 @@
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { Clock } from '../spiffe/clock.ts';
-import { parseJwtSvidUnverified } from '../spiffe/jwt-svid.ts';
+import { parseJwtSvidUnverified } from '../spiffe/jwt/jwt-svid.ts';
 import { until } from './attest.ts';
 import type { Registration } from './cache.ts';
 import { backoffMs } from './renewal.ts';

@@ -1,8 +1,8 @@
 /** The agent's copy of what the server lets it serve: entries and bundles, and everybody told who lives by them. */
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { type Bundle, BundleSet } from '../spiffe/bundle.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import { type Bundle, BundleSet } from '../spiffe/bundle/bundle.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Change, EntryCache, Registration } from './cache.ts';
 import type { Replica } from './sync.ts';

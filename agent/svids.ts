@@ -6,8 +6,8 @@ import { isStop } from '../core/tasks.ts';
 import { buildCsr } from '../core/x509/csr.ts';
 import { generateEcKey, generateKey, pkcs8Der } from '../core/x509/key.ts';
 import type { Clock } from '../spiffe/clock.ts';
-import { X509Svid } from '../spiffe/x509-svid.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import { X509Svid } from '../spiffe/x509/x509-svid.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Change, EntryCache, Registration } from './cache.ts';
 import { backoffMs, renewAtMs } from './renewal.ts';
 

@@ -1,8 +1,8 @@
 /** Keeps entries and bundles equal to the server's: by its push stream, and where it has none by SPIRE's polling. */
 import { fail, isCoded } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import type { Bundle } from '../spiffe/bundle.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import type { Bundle } from '../spiffe/bundle/bundle.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Latest } from '../spiffe/latest.ts';

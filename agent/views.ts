@@ -1,5 +1,5 @@
 /** What callers with one set of selectors see: their identities and the bundles that go with them. Streams wait on a view, and many share one. */
-import type { Bundle, BundleSet } from '../spiffe/bundle.ts';
+import type { Bundle, BundleSet } from '../spiffe/bundle/bundle.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { type Change, type EntryCache, Index, type Registration } from './cache.ts';
 import type { Svid } from './svids.ts';

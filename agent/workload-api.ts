@@ -14,13 +14,13 @@ import {
   X509BundlesResponse,
   X509SVIDResponse,
 } from '../proto/gen/spiffe/workload/workload.ts';
-import { BundleSet } from '../spiffe/bundle.ts';
+import { BundleSet } from '../spiffe/bundle/bundle.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
 import { IdError, SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isJsonArray, type JsonValue } from '../spiffe/json.ts';
-import { type JwtSvid, validateJwtSvid } from '../spiffe/jwt-svid.ts';
-import { Encoded, encodeMessage } from '../spiffe/service.ts';
+import { type JwtSvid, validateJwtSvid } from '../spiffe/jwt/jwt-svid.ts';
+import { Encoded, encodeMessage } from '../spiffe/rpc/service.ts';
 import type { Attested, Caller, CallerAttestor } from './attest.ts';
 import type { Near, Registration } from './cache.ts';
 import { nearText } from './explain.ts';

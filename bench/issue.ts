@@ -7,10 +7,10 @@ import type { KeyType, SigningKey } from '../core/plugin/key-manager.ts';
 import { buildCsr, parseCsr } from '../core/x509/csr.ts';
 import { issueX509Ca, issueX509Svid } from '../core/x509/issue.ts';
 import { generateEcKey, generateKey, spkiDer } from '../core/x509/key.ts';
-import { X509Bundle } from '../spiffe/bundle.ts';
+import { X509Bundle } from '../spiffe/bundle/bundle.ts';
 import { systemClock } from '../spiffe/clock.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
-import { verifyX509Svid } from '../spiffe/x509-svid.ts';
+import { verifyX509Svid } from '../spiffe/x509/x509-svid.ts';
 
 const trustDomain = TrustDomain.parse('example.org');
 const spiffeId = SpiffeId.parse('spiffe://example.org/ns/prod/sa/payments-api');

@@ -1,10 +1,10 @@
 /** JWT-SVIDs: CPU time of signing and validating, ours against jose and against node:crypto's bare signature. Prints a table. */
 import { generateKeyPairSync, sign, verify } from 'node:crypto';
 import * as jose from 'jose';
-import { JwtBundle, jwtAuthority } from '../spiffe/bundle.ts';
+import { JwtBundle, jwtAuthority } from '../spiffe/bundle/bundle.ts';
 import { systemClock } from '../spiffe/clock.ts';
 import { TrustDomain } from '../spiffe/id.ts';
-import { signJwtSvid, validateJwtSvid } from '../spiffe/jwt-svid.ts';
+import { signJwtSvid, validateJwtSvid } from '../spiffe/jwt/jwt-svid.ts';
 
 const trustDomain = TrustDomain.parse('example.org');
 

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { silent } from '../core/log.ts';
 import { createRpcServer, service } from '../core/rpc.ts';
 import { SpiffeWorkloadAPIDefinition, X509SVIDResponse } from '../proto/gen/spiffe/workload/workload.ts';
-import { openChannel } from '../spiffe/grpc.ts';
-import { Encoded } from '../spiffe/service.ts';
+import { openChannel } from '../spiffe/rpc/channel.ts';
+import { Encoded } from '../spiffe/rpc/service.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'bench-rpc-'));
 const path = join(directory, 'api.sock');

@@ -1,7 +1,7 @@
 /** `-output json`: answers of the API as one line of JSON. Loads the descriptors, which only this needs. */
 import { brotliDecompressSync } from 'node:zlib';
 import { DESCRIPTORS } from '../proto/gen/descriptors.ts';
-import { encodeMessage, type MethodDefinition, type Response, type ServiceDefinition } from '../spiffe/service.ts';
+import { encodeMessage, type MethodDefinition, type Response, type ServiceDefinition } from '../spiffe/rpc/service.ts';
 import { parseDescriptors } from './descriptors.ts';
 import { toJson, writeJson } from './protojson.ts';
 import type { Terminal } from './terminal.ts';

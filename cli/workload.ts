@@ -5,10 +5,10 @@ import { SpiffeWorkloadAPIDefinition as WorkloadApi, type X509SVIDResponse } fro
 import { formatDuration } from '../core/duration.ts';
 import { fail } from '../core/errors.ts';
 import { isStop } from '../core/tasks.ts';
-import { X509Bundle } from '../spiffe/bundle.ts';
-import { type Certificate, splitCertificates } from '../spiffe/certificate.ts';
+import { X509Bundle } from '../spiffe/bundle/bundle.ts';
+import { type Certificate, splitCertificates } from '../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
-import { verifyX509Svid } from '../spiffe/x509-svid.ts';
+import { verifyX509Svid } from '../spiffe/x509/x509-svid.ts';
 import { defineCommand, messageOf } from './command.ts';
 import { connect, type Options, statusOf } from './connection.ts';
 import { writePrivate, writePublic } from './files.ts';

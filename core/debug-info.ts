@@ -1,6 +1,6 @@
 /** What both programs' debug services tell of themselves: their SVID and how long they run. */
 import type { SPIFFEID } from '../proto/gen/spire/api/types/spiffeid.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { idToMessage } from './message-id.ts';

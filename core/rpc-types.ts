@@ -1,6 +1,6 @@
 /** Who calls, and what a handler of a gRPC method gets and gives; told from the service's generated definition. */
 import type { SpiffeId } from '../spiffe/id.ts';
-import type { Encoded, MethodDefinition, Request, Response, ServiceDefinition } from '../spiffe/service.ts';
+import type { Encoded, MethodDefinition, Request, Response, ServiceDefinition } from '../spiffe/rpc/service.ts';
 
 /** Who is at the other end of a connection. Told once, at accept, by what cannot be forged. */
 export type Peer =

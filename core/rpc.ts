@@ -16,7 +16,7 @@ import {
 } from '@grpc/grpc-js';
 import { Status as RpcStatus } from '../proto/gen/google/rpc/status.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
-import { Encoded, encodeMessage, type MethodDefinition, methodPath, type ServiceDefinition } from '../spiffe/service.ts';
+import { Encoded, encodeMessage, type MethodDefinition, methodPath, type ServiceDefinition } from '../spiffe/rpc/service.ts';
 import { type CoreCode, detailsOf, fail } from './errors.ts';
 import type { Log } from './log.ts';
 import type { CallContext, Implementation, Peer } from './rpc-types.ts';

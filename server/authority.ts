@@ -5,11 +5,11 @@ import type { SigningKey } from '../core/plugin/key-manager.ts';
 import { issueX509Ca, issueX509Svid } from '../core/x509/issue.ts';
 import { keyTypeOf } from '../core/x509/key.ts';
 import type { Subject, SubjectParts } from '../core/x509/parts.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
-import { type JwtAlgorithmName, jwtSignOptions } from '../spiffe/jwt-algorithm.ts';
-import { type JwtSvid, signJwtSvid } from '../spiffe/jwt-svid.ts';
+import { type JwtAlgorithmName, jwtSignOptions } from '../spiffe/jwt/jwt-algorithm.ts';
+import { type JwtSvid, signJwtSvid } from '../spiffe/jwt/jwt-svid.ts';
 
 /** Start of validity: ten seconds ago, so that a peer whose clock runs a little behind ours accepts the SVID at once. The end is never moved for it. */
 const BACKDATE_MS = 10_000;

@@ -1,7 +1,7 @@
 /** The bundle of our own trust domain, and what stored bundles are to those who verify with them. */
 import { fail } from '../core/errors.ts';
-import { Bundle, jwtAuthority } from '../spiffe/bundle.ts';
-import { Certificate } from '../spiffe/certificate.ts';
+import { Bundle, jwtAuthority } from '../spiffe/bundle/bundle.ts';
+import { Certificate } from '../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../spiffe/id.ts';
 import type { State } from './state.ts';
 import type { Store, StoredBundle } from './store/store.ts';

@@ -3,11 +3,11 @@ import { isStop } from '../core/tasks.ts';
 import type { Log } from '../core/log.ts';
 import { generateEcKey } from '../core/x509/key.ts';
 import { createPublicKey } from 'node:crypto';
-import { Certificate } from '../spiffe/certificate.ts';
+import { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { Latest } from '../spiffe/latest.ts';
-import { X509Svid } from '../spiffe/x509-svid.ts';
+import { X509Svid } from '../spiffe/x509/x509-svid.ts';
 import type { Authority, X509Authority } from './authority.ts';
 
 export interface OwnSvidParts {

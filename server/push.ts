@@ -5,7 +5,7 @@
 import type { Entry } from '../core/entry.ts';
 import { digestOf, versionOf } from '../core/entry-version.ts';
 import { fail } from '../core/errors.ts';
-import type { Certificate } from '../spiffe/certificate.ts';
+import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { sameContent } from './bundles.ts';
 import type { State, Touched } from './state.ts';

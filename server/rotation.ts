@@ -10,11 +10,11 @@ import type { DirectAuthority, UpstreamAuthority, X509CaChain } from '../core/pl
 import { isStop, runAll } from '../core/tasks.ts';
 import { buildCaCsr, keyId } from '../core/x509/issue.ts';
 import type { SubjectParts } from '../core/x509/parts.ts';
-import { Certificate } from '../spiffe/certificate.ts';
+import { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { Latest } from '../spiffe/latest.ts';
-import { isSelfSigned, sameAuthority, verifyCertificatePath } from '../spiffe/path.ts';
+import { isSelfSigned, sameAuthority, verifyCertificatePath } from '../spiffe/x509/path.ts';
 import type { JwtAuthority, X509Authority } from './authority.ts';
 import { emptyBundle } from './bundles.ts';
 import type { JournalRecord, Store } from './store/store.ts';

@@ -6,12 +6,12 @@ import { generateEcKey } from '../../core/x509/key.ts';
 import { EntryCache, type Registration } from '../../agent/cache.ts';
 import { ServerConnection } from '../../agent/server-client.ts';
 import { runSync } from '../../agent/sync.ts';
-import { Bundle } from '../../spiffe/bundle.ts';
-import { certificatesFromPem } from '../../spiffe/certificate.ts';
+import { Bundle } from '../../spiffe/bundle/bundle.ts';
+import { certificatesFromPem } from '../../spiffe/x509/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { readFileSync } from 'node:fs';
 import type { House } from '../../test/e2e/house.ts';
 
@@ -112,7 +112,7 @@ export async function simulate({ house, count }: { readonly house: House; readon
 }
 
 async function tokensOf(house: House, count: number): Promise<string[]> {
-  const { openChannel } = await import('../../spiffe/grpc.ts');
+  const { openChannel } = await import('../../spiffe/rpc/channel.ts');
   const { AgentDefinition } = await import('../../proto/gen/spire/api/server/agent/v1/agent.ts');
   const channel = openChannel({ target: `unix://${house.socketPath}` });
   const agents = channel.service(AgentDefinition);

@@ -1,10 +1,10 @@
 /** Issuing: X.509-SVIDs and the signing certificates above them, written lean and read back before anybody gets them. */
 import { createHash, randomBytes } from 'node:crypto';
-import { Certificate, EKU } from '../../spiffe/certificate.ts';
-import { der, derBits, derTime, derUnsigned, TAG } from '../../spiffe/der.ts';
+import { Certificate, EKU } from '../../spiffe/x509/certificate.ts';
+import { der, derBits, derTime, derUnsigned, TAG } from '../../spiffe/x509/der.ts';
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { checkAuthority, leafId } from '../../spiffe/profile.ts';
-import { keyWeakness, readSpki } from '../../spiffe/spki.ts';
+import { checkAuthority, leafId } from '../../spiffe/x509/profile.ts';
+import { keyWeakness, readSpki } from '../../spiffe/x509/spki.ts';
 import { fail } from '../errors.ts';
 import { buildCsrWith } from './csr.ts';
 import { type Signer, signCertificate, signerAlgorithm } from './key.ts';

@@ -1,8 +1,8 @@
 /** The parts that certificates and requests are written from: names and extensions, as DER. */
-import { type KeyUsage, keyUsageBits } from '../../spiffe/certificate.ts';
-import { der, derOid, TAG } from '../../spiffe/der.ts';
+import { type KeyUsage, keyUsageBits } from '../../spiffe/x509/certificate.ts';
+import { der, derOid, TAG } from '../../spiffe/x509/der.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
-import { checkName, readName } from '../../spiffe/x500-name.ts';
+import { checkName, readName } from '../../spiffe/x509/x500-name.ts';
 import { fail } from '../errors.ts';
 
 /** A subject by its parts, in the order in which Go writes them; or a raw Name, taken as it is. */

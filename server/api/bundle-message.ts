@@ -1,8 +1,8 @@
 /** A bundle as `spire.api.types.Bundle`, and back. */
 import { fail } from '../../core/errors.ts';
 import type { BundleMask, Bundle as BundleMessage, JWTKey, X509Certificate } from '../../proto/gen/spire/api/types/bundle.ts';
-import { Bundle, jwtAuthority } from '../../spiffe/bundle.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Bundle, jwtAuthority } from '../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import type { StoredJwtAuthority, StoredX509Authority } from '../bundles.ts';

@@ -14,7 +14,7 @@ import type { JWTSVID } from '../../proto/gen/spire/api/types/jwtsvid.ts';
 import type { X509SVID } from '../../proto/gen/spire/api/types/x509svid.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import type { JwtSvid } from '../../spiffe/jwt-svid.ts';
+import type { JwtSvid } from '../../spiffe/jwt/jwt-svid.ts';
 import type { Authority, SignedX509Svid } from '../authority.ts';
 import type { State } from '../state.ts';
 import type { Callers } from './caller.ts';

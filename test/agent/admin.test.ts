@@ -18,9 +18,9 @@ import { LoggerDefinition } from '../../proto/gen/spire/api/agent/logger/v1/logg
 import { Entry as WireEntry } from '../../proto/gen/spire/api/types/entry.ts';
 import { LogLevel } from '../../proto/gen/spire/api/types/logger.ts';
 import { systemClock } from '../../spiffe/clock.ts';
-import { openChannel } from '../../spiffe/grpc.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
 import { Latest } from '../../spiffe/latest.ts';
-import { formatPem } from '../../spiffe/pem.ts';
+import { formatPem } from '../../spiffe/x509/pem.ts';
 import { FakeClock } from '../fakes/clock.ts';
 import { AGENT, PlayedServer } from './played-server.ts';
 import { header, Reader, type Realm, realm, trustDomain } from './rig.ts';

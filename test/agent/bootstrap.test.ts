@@ -10,10 +10,10 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { bootstrapBundle } from '../../agent/bootstrap.ts';
 import { agentSettings } from '../../agent/settings.ts';
-import { MAX_BUNDLE_BYTES } from '../../spiffe/bundle.ts';
+import { MAX_BUNDLE_BYTES } from '../../spiffe/bundle/bundle.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
-import { formatPem } from '../../spiffe/pem.ts';
+import { formatPem } from '../../spiffe/x509/pem.ts';
 import { type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 import { type Realm, realm } from './rig.ts';
 

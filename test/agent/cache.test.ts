@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { EntryCache, type Registration } from '../../agent/cache.ts';
 import { Views } from '../../agent/views.ts';
 import { selectorKey } from '../../core/selector.ts';
-import { Bundle, BundleSet } from '../../spiffe/bundle.ts';
+import { Bundle, BundleSet } from '../../spiffe/bundle/bundle.ts';
 import { registration, trustDomain } from './rig.ts';
 
 const selectors = fc.uniqueArray(fc.constantFrom('test:a', 'test:b', 'test:c', 'test:d'), { minLength: 1, maxLength: 4 });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AgentDisk } from '../../agent/disk.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { testCertificate, testRoot } from '../fakes/ca.ts';
 
 let dir: string;

@@ -12,7 +12,7 @@ import type { AgentKeyManager } from '../../core/plugin/key-manager.ts';
 import { agentDisk } from '../../plugins/key-manager/disk.ts';
 import { agentMemory } from '../../plugins/key-manager/memory.ts';
 import { PermissionDeniedDetails_Reason as Reason } from '../../proto/gen/spire/api/types/status.ts';
-import type { Bundle } from '../../spiffe/bundle.ts';
+import type { Bundle } from '../../spiffe/bundle/bundle.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
 import { lifetimes } from '../fakes/lifetimes.ts';

@@ -17,8 +17,8 @@ import { PermissionDeniedDetails, type PermissionDeniedDetails_Reason } from '..
 import type { X509SVID } from '../../proto/gen/spire/api/types/x509svid.ts';
 import type { Clock } from '../../spiffe/clock.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
-import { TlsServer, tlsPeer } from '../../spiffe/tls.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { TlsServer, tlsPeer } from '../../spiffe/tls/tls.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { type Realm, trustDomain } from './rig.ts';
 
 const HOUR_MS = 3_600_000;

@@ -14,12 +14,12 @@ import type { Selector } from '../../core/selector.ts';
 import { parseCsr } from '../../core/x509/csr.ts';
 import { issueX509Svid } from '../../core/x509/issue.ts';
 import { SpiffeWorkloadAPIDefinition } from '../../proto/gen/spiffe/workload/workload.ts';
-import { Bundle, jwtAuthority } from '../../spiffe/bundle.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Bundle, jwtAuthority } from '../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
-import { type Calls, openChannel } from '../../spiffe/grpc.ts';
+import { type Calls, openChannel } from '../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { signJwtSvid } from '../../spiffe/jwt-svid.ts';
+import { signJwtSvid } from '../../spiffe/jwt/jwt-svid.ts';
 import { type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 
 export const trustDomain = TrustDomain.parse('example.org');

@@ -17,12 +17,12 @@ import { EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry
 import { Bundle as WireBundle } from '../../proto/gen/spire/api/types/bundle.ts';
 import { Entry as WireEntry } from '../../proto/gen/spire/api/types/entry.ts';
 import { type FollowResponse, PushDefinition } from '../../proto/gen/warifu/api/server/push/v1/push.ts';
-import type { Certificate } from '../../spiffe/certificate.ts';
+import type { Certificate } from '../../spiffe/x509/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
-import { TlsServer } from '../../spiffe/tls.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { TlsServer } from '../../spiffe/tls/tls.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { type Realm, realm, registration, trustDomain } from './rig.ts';
 
 let home: Realm;

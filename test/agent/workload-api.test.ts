@@ -3,9 +3,9 @@ import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { fail } from '../../core/errors.ts';
 import type { X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
-import { JwtBundle, X509Bundle } from '../../spiffe/bundle.ts';
-import { splitCertificates } from '../../spiffe/certificate.ts';
-import { type CallOptions, rpcStatusOf } from '../../spiffe/grpc.ts';
+import { JwtBundle, X509Bundle } from '../../spiffe/bundle/bundle.ts';
+import { splitCertificates } from '../../spiffe/x509/certificate.ts';
+import { type CallOptions, rpcStatusOf } from '../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { createRig, header, Reader, realm, type Realm, registration, type Rig, trustDomain } from './rig.ts';
 

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import { splitCertificates } from '../../spiffe/certificate.ts';
+import { splitCertificates } from '../../spiffe/x509/certificate.ts';
 import type { DaemonOptions } from './daemon.ts';
 import { type Agent, createHouse, freePort, type House } from './house.ts';
 

@@ -7,11 +7,11 @@ import { localSigningKey } from '../../core/local-key.ts';
 import { generateEcKey } from '../../core/x509/key.ts';
 import { EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';
 import { SVIDDefinition } from '../../proto/gen/spire/api/server/svid/v1/svid.ts';
-import { Bundle } from '../../spiffe/bundle.ts';
-import { certificatesFromPem } from '../../spiffe/certificate.ts';
-import { type Channel, openChannel, rpcStatusOf, svidCredentials } from '../../spiffe/grpc.ts';
+import { Bundle } from '../../spiffe/bundle/bundle.ts';
+import { certificatesFromPem } from '../../spiffe/x509/certificate.ts';
+import { type Channel, openChannel, rpcStatusOf, svidCredentials } from '../../spiffe/rpc/channel.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { Daemon } from './daemon.ts';
 import { type Agent, createHouse, type House, WARIFU } from './house.ts';
 

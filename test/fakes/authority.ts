@@ -1,7 +1,7 @@
 /** An authority that signs, over a CA made by another hand; for tests of those who have things signed. */
 import { localSigningKey } from '../../core/local-key.ts';
 import { Authority, type AuthoritySettings, type X509Authority } from '../../server/authority.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import type { Clock } from '../../spiffe/clock.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { type TestCertificate, testRoot } from './ca.ts';

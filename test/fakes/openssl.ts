@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { formatPem } from '../../spiffe/pem.ts';
+import { formatPem } from '../../spiffe/x509/pem.ts';
 
 /**
  * @param chainDer leaf, then what was sent with it

@@ -1,5 +1,5 @@
 /** Changes that know DER: a value is changed, taken out, doubled, moved or borrowed, and every length around it fits again. */
-import { der, derOid } from '../../spiffe/der.ts';
+import { der, derOid } from '../../spiffe/x509/der.ts';
 import type { Mutation } from './mutations.ts';
 import { PLAIN } from './mutations.ts';
 import type { Random } from './random.ts';

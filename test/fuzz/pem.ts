@@ -1,10 +1,10 @@
 /** The part of the target `names` that is PEM: what we read, OpenSSL and our own writer write alike; bundles and SVIDs in files. */
 import { generateKeyPairSync, X509Certificate } from 'node:crypto';
-import { X509Bundle } from '../../spiffe/bundle.ts';
-import { certificatesFromPem } from '../../spiffe/certificate.ts';
+import { X509Bundle } from '../../spiffe/bundle/bundle.ts';
+import { certificatesFromPem } from '../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
-import { formatPem, type PemBlock, parsePem } from '../../spiffe/pem.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { formatPem, type PemBlock, parsePem } from '../../spiffe/x509/pem.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { isCoded } from '../../core/errors.ts';
 import { testCertificate, testRoot } from '../fakes/ca.ts';
 import { about, shape, type Target, wrong } from './fuzzer.ts';

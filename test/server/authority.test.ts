@@ -16,7 +16,7 @@ import { Authority, type AuthoritySettings, type JwtAuthority } from '../../serv
 import { Rotation } from '../../server/rotation.ts';
 import { openSqlite } from '../../server/store/sqlite.ts';
 import type { Store } from '../../server/store/store.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
 import { NOW_MS, type TestCertificate, testCertificate, type TestCertificateOptions, testKeys, testRoot, x509 } from '../fakes/ca.ts';

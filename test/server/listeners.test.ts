@@ -15,12 +15,12 @@ import { Bundle as BundleMessage } from '../../proto/gen/spire/api/types/bundle.
 import { Callers } from '../../server/api/caller.ts';
 import { createStrangersRpc, listenAdmin, listenTls, type TlsListener, type TlsListenerParts } from '../../server/listeners.ts';
 import type { State } from '../../server/state.ts';
-import { Bundle, BundleSet } from '../../spiffe/bundle.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
-import { type Channel, openChannel, tlsCredentials } from '../../spiffe/grpc.ts';
+import { Bundle, BundleSet } from '../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
+import { type Channel, openChannel, tlsCredentials } from '../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { connectTls } from '../../spiffe/tls.ts';
-import { X509Svid } from '../../spiffe/x509-svid.ts';
+import { connectTls } from '../../spiffe/tls/tls.ts';
+import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { NOW_MS, type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 import { FakeClock } from '../fakes/clock.ts';
 

@@ -18,10 +18,10 @@ import { activateAtMs, prepareAtMs, Rotation, type RotationParts, type RotationS
 import { bundleOf } from '../../server/bundles.ts';
 import { openSqlite } from '../../server/store/sqlite.ts';
 import type { JournalRecord, Store, StoredBundle } from '../../server/store/store.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
+import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { Latest } from '../../spiffe/latest.ts';
-import { verifyX509Svid } from '../../spiffe/x509-svid.ts';
+import { verifyX509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { NOW_MS, type TestCertificate, testCertificate, type TestCertificateOptions, testRoot } from '../fakes/ca.ts';
 import { lifetimes } from '../fakes/lifetimes.ts';
 import { FakeClock } from '../fakes/clock.ts';

@@ -14,7 +14,7 @@ import { AgentDefinition } from '../../proto/gen/spire/api/server/agent/v1/agent
 import { EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';
 import type { Entry } from '../../proto/gen/spire/api/types/entry.ts';
 import { systemClock } from '../../spiffe/clock.ts';
-import { openChannel } from '../../spiffe/grpc.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
 import { enterprisePki } from './pki.ts';
 import { Program } from './program.ts';
 

@@ -4,12 +4,12 @@
  */
 import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
-import type { BundleSet } from '../../spiffe/bundle.ts';
+import type { BundleSet } from '../../spiffe/bundle/bundle.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
-import { validateJwtSvid } from '../../spiffe/jwt-svid.ts';
-import { connectTls, type TlsPeer, TlsServer, tlsPeer } from '../../spiffe/tls.ts';
-import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-client.ts';
+import { validateJwtSvid } from '../../spiffe/jwt/jwt-svid.ts';
+import { connectTls, type TlsPeer, TlsServer, tlsPeer } from '../../spiffe/tls/tls.ts';
+import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-api/client.ts';
 
 const client = new WorkloadApiClient();
 const stop = new AbortController();

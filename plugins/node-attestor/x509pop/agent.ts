@@ -5,8 +5,8 @@ import { checkPrivate } from '../../../core/durable-file.ts';
 import { fail } from '../../../core/errors.ts';
 import { definePlugin } from '../../../core/plugin/plugin.ts';
 import { parsePrivateKeyPem, spkiDer } from '../../../core/x509/key.ts';
-import { type Certificate, certificatesFromPem } from '../../../spiffe/certificate.ts';
-import { MAX_PRESENTED } from '../../../spiffe/path.ts';
+import { type Certificate, certificatesFromPem } from '../../../spiffe/x509/certificate.ts';
+import { MAX_PRESENTED } from '../../../spiffe/x509/path.ts';
 import { answerChallenge, writePayload } from './proof.ts';
 import { type AgentSettings, agentSettings, NAME } from './settings.ts';
 

@@ -1,11 +1,11 @@
 /** What a verified certificate says of its node: SPIRE's selectors, and the values of path templates. */
 import { createHash } from 'node:crypto';
 import type { TemplateValues } from '../../../core/path-template.ts';
-import type { Certificate } from '../../../spiffe/certificate.ts';
+import type { Certificate } from '../../../spiffe/x509/certificate.ts';
 import type { TrustDomain } from '../../../spiffe/id.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
-import { sameAuthority, verifyCertificatePath } from '../../../spiffe/path.ts';
-import { type Name, readName } from '../../../spiffe/x500-name.ts';
+import { sameAuthority, verifyCertificatePath } from '../../../spiffe/x509/path.ts';
+import { type Name, readName } from '../../../spiffe/x509/x500-name.ts';
 import { NAME } from './settings.ts';
 
 /** SHA-1 of the DER, lower-case hex: a name of SPIRE's choosing, not a signature. */

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { parsePathTemplate, type PathTemplate, type TemplateFields } from '../../../core/path-template.ts';
 import { oneOf, parsedBy, path } from '../../../core/schema.ts';
-import { MAX_PRESENTED } from '../../../spiffe/path.ts';
+import { MAX_PRESENTED } from '../../../spiffe/x509/path.ts';
 
 export const NAME = 'x509pop';
 const NAMESPACE = `/spire/agent/${NAME}/`;

@@ -5,7 +5,7 @@ import type { DirectAuthority, UpstreamAuthority } from '../../../core/plugin/up
 import { isStop } from '../../../core/tasks.ts';
 import { parseCsr } from '../../../core/x509/csr.ts';
 import { issueX509Ca } from '../../../core/x509/issue.ts';
-import { EKU } from '../../../spiffe/certificate.ts';
+import { EKU } from '../../../spiffe/x509/certificate.ts';
 import { Latest } from '../../../spiffe/latest.ts';
 import { type Loaded, loadIntermediate } from './load.ts';
 import { type DiskSettings, diskSettings } from './settings.ts';

@@ -7,12 +7,12 @@ import { localSigningKey } from '../../../core/local-key.ts';
 import type { SigningKey } from '../../../core/plugin/key-manager.ts';
 import { issueX509Ca, issueX509Svid, type Issuer } from '../../../core/x509/issue.ts';
 import { generateEcKey, keyTypeOf, parsePrivateKeyPem, spkiDer } from '../../../core/x509/key.ts';
-import { X509Bundle } from '../../../spiffe/bundle.ts';
-import { type Certificate, certificatesFromPem } from '../../../spiffe/certificate.ts';
+import { X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { type Certificate, certificatesFromPem } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { SpiffeId, type TrustDomain } from '../../../spiffe/id.ts';
-import { isSelfSigned } from '../../../spiffe/path.ts';
-import { verifyX509Svid } from '../../../spiffe/x509-svid.ts';
+import { isSelfSigned } from '../../../spiffe/x509/path.ts';
+import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
 import type { DiskSettings } from './settings.ts';
 
 export interface Loaded {

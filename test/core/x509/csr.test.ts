@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { buildCsr, MAX_CSR_BYTES, parseCsr } from '../../../core/x509/csr.ts';
 import { generateEcKey, generateKey, keyTypeOf, parsePrivateKeyPem, pkcs8Pem, spkiDer } from '../../../core/x509/key.ts';
-import { der, derBits, TAG } from '../../../spiffe/der.ts';
+import { der, derBits, TAG } from '../../../spiffe/x509/der.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { testKeys, x509 } from '../../fakes/ca.ts';
 

@@ -8,10 +8,10 @@ import type { SigningKey } from '../../../core/plugin/key-manager.ts';
 import { parseCsr } from '../../../core/x509/csr.ts';
 import { buildCaCsr, capNotAfter, type Issuer, issueX509Ca, issueX509Svid, keyId } from '../../../core/x509/issue.ts';
 import { generateEcKey, generateKey, KEY_TYPES, spkiDer } from '../../../core/x509/key.ts';
-import { Certificate } from '../../../spiffe/certificate.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
-import { formatPem } from '../../../spiffe/pem.ts';
+import { formatPem } from '../../../spiffe/x509/pem.ts';
 import { testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 import { newSigningKey, signingKey } from '../../fakes/signing-key.ts';
 

@@ -20,7 +20,7 @@ import { createSvidApi } from '../../../server/api/svid.ts';
 import { createBundles } from '../../../server/bundles.ts';
 import { createMemory } from '../../../server/memory.ts';
 import { openSqlite } from '../../../server/store/sqlite.ts';
-import { Certificate } from '../../../spiffe/certificate.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { isCoded } from '../../../core/errors.ts';
 import { entry, node } from '../../contract/store.ts';

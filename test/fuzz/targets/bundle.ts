@@ -1,7 +1,7 @@
 /** SPIFFE bundle documents and JWK sets: read, written and read again they are the same; and JSON: what we read, JSON.parse reads alike. */
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { Bundle, JwtBundle, jwtAuthority } from '../../../spiffe/bundle.ts';
-import { Certificate } from '../../../spiffe/certificate.ts';
+import { Bundle, JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { type JsonValue, parseJson } from '../../../spiffe/json.ts';
 import { isCoded } from '../../../core/errors.ts';

@@ -1,6 +1,6 @@
 /** DER and certificates: what we read, OpenSSL reads as well, and sees the same in it. */
 import { X509Certificate } from 'node:crypto';
-import { Certificate, GENERAL_NAME, splitCertificates } from '../../../spiffe/certificate.ts';
+import { Certificate, GENERAL_NAME, splitCertificates } from '../../../spiffe/x509/certificate.ts';
 import { testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 import { mutateDer, OIDS } from '../der.ts';
 import { about, type Target, wrong } from '../fuzzer.ts';

@@ -1,10 +1,10 @@
 /** JWT-SVIDs: nothing passes that its key did not sign, and what passes jose takes as well, with the same claims. */
 import { constants, createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { jwtVerify } from 'jose';
-import { JwtBundle, jwtAuthority } from '../../../spiffe/bundle.ts';
+import { JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
-import { JWT_ALGORITHM_NAMES, JWT_ALGORITHMS, type JwtAlgorithmName } from '../../../spiffe/jwt-algorithm.ts';
-import { parseJwtSvidUnverified, validateJwtSvid } from '../../../spiffe/jwt-svid.ts';
+import { JWT_ALGORITHM_NAMES, JWT_ALGORITHMS, type JwtAlgorithmName } from '../../../spiffe/jwt/jwt-algorithm.ts';
+import { parseJwtSvidUnverified, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
 import { about, type Target, wrong } from '../fuzzer.ts';
 import { changeJson, jsonMutation, readJson, writeJson } from '../json.ts';
 import type { Mutation } from '../mutations.ts';

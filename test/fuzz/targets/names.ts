@@ -4,7 +4,7 @@ import { parsePathTemplate, type TemplateValues } from '../../../core/path-templ
 import { parseSelector } from '../../../cli/ids.ts';
 import { checkDnsName } from '../../../core/x509/parts.ts';
 import { TEMPLATE_FIELDS } from '../../../plugins/node-attestor/x509pop/settings.ts';
-import { parseEndpoint } from '../../../spiffe/endpoint.ts';
+import { parseEndpoint } from '../../../spiffe/workload-api/endpoint.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { about, type Target, wrong } from '../fuzzer.ts';
 import pem from '../pem.ts';

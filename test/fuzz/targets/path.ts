@@ -1,9 +1,9 @@
 /** Certificate chains: nobody is believed whom the authority did not sign for, and OpenSSL agrees with every link. The input is a row of certificates, leaf first. */
 import { KeyObject, sign, X509Certificate } from 'node:crypto';
-import { X509Bundle } from '../../../spiffe/bundle.ts';
-import { splitCertificates } from '../../../spiffe/certificate.ts';
+import { X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { splitCertificates } from '../../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
-import { verifyX509Svid } from '../../../spiffe/x509-svid.ts';
+import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
 import { NOW_MS, testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 import { changeDer, type DerNode, mutateDer, OIDS, readDer, writeDer } from '../der.ts';
 import { type Target, wrong } from '../fuzzer.ts';

@@ -5,12 +5,12 @@ import { createInterface } from 'node:readline';
 import type { TLSSocket } from 'node:tls';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
-import { rpcStatusOf } from '../../../spiffe/grpc.ts';
+import { rpcStatusOf } from '../../../spiffe/rpc/channel.ts';
 import { SpiffeId } from '../../../spiffe/id.ts';
-import { type JwtSvid, validateJwtSvid } from '../../../spiffe/jwt-svid.ts';
-import { type Authorize, connectTls, TlsServer, tlsPeer } from '../../../spiffe/tls.ts';
-import { WorkloadApiClient, type X509Context } from '../../../spiffe/workload-client.ts';
-import { verifyX509Svid } from '../../../spiffe/x509-svid.ts';
+import { type JwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
+import { type Authorize, connectTls, TlsServer, tlsPeer } from '../../../spiffe/tls/tls.ts';
+import { WorkloadApiClient, type X509Context } from '../../../spiffe/workload-api/client.ts';
+import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
 
 interface Request {
   readonly id: number;

@@ -10,7 +10,7 @@ import { checkAnswer } from '../../../plugins/node-attestor/x509pop/proof.ts';
 import { serverX509pop } from '../../../plugins/node-attestor/x509pop/server.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { Latest } from '../../../spiffe/latest.ts';
-import { readSpki } from '../../../spiffe/spki.ts';
+import { readSpki } from '../../../spiffe/x509/spki.ts';
 import { NOW_MS, type TestCertificate, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 import { FakeClock } from '../../fakes/clock.ts';
 

@@ -12,7 +12,7 @@ import { buildCsrWith } from '../../../core/x509/csr.ts';
 import { generateEcKey, spkiDer } from '../../../core/x509/key.ts';
 import { disk } from '../../../plugins/upstream-authority/disk/disk.ts';
 import { diskSettings } from '../../../plugins/upstream-authority/disk/settings.ts';
-import { Certificate } from '../../../spiffe/certificate.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { Latest } from '../../../spiffe/latest.ts';
 import {

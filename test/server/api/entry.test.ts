@@ -21,7 +21,7 @@ import { createEntryApi } from '../../../server/api/entry.ts';
 import { createMemory, type Memory } from '../../../server/memory.ts';
 import { openSqlite } from '../../../server/store/sqlite.ts';
 import type { Store } from '../../../server/store/store.ts';
-import { type Calls, type Channel, openChannel, rpcStatusOf } from '../../../spiffe/grpc.ts';
+import { type Calls, type Channel, openChannel, rpcStatusOf } from '../../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { type ApiServer, startApiServer } from '../../cli/api-server.ts';
 import { entry as storedEntry, node } from '../../contract/store.ts';

@@ -14,7 +14,7 @@ import { createMemory, type Memory } from '../../../server/memory.ts';
 import { openSqlite } from '../../../server/store/sqlite.ts';
 import type { Store } from '../../../server/store/store.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
-import { Encoded } from '../../../spiffe/service.ts';
+import { Encoded } from '../../../spiffe/rpc/service.ts';
 import { entry } from '../../contract/store.ts';
 import { type TestCertificate, testRoot } from '../../fakes/ca.ts';
 import { FakeClock } from '../../fakes/clock.ts';

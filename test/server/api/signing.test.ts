@@ -19,7 +19,7 @@ import type { Authority } from '../../../server/authority.ts';
 import { createMemory, type Memory } from '../../../server/memory.ts';
 import { openSqlite } from '../../../server/store/sqlite.ts';
 import type { Store } from '../../../server/store/store.ts';
-import { Certificate } from '../../../spiffe/certificate.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { entry, node } from '../../contract/store.ts';
 import { testAuthority } from '../../fakes/authority.ts';

@@ -1,9 +1,9 @@
 /** Public keys as JWK (RFC 7517, RFC 7518 §6): written from their DER, read with every member checked. */
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { readWhole, TAG } from './der.ts';
-import { type Reason, SpiffeError } from './errors.ts';
-import type { JsonObject, JsonValue } from './json.ts';
-import { type Curve, keyWeakness, readSpki, type Spki } from './spki.ts';
+import { readWhole, TAG } from '../x509/der.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
+import type { JsonObject, JsonValue } from '../json.ts';
+import { type Curve, keyWeakness, readSpki, type Spki } from '../x509/spki.ts';
 
 export type PublicJwk =
   | { readonly kty: 'EC'; readonly crv: Curve; readonly x: string; readonly y: string }

@@ -13,13 +13,13 @@ import {
   type TlsOptions,
   connect as tlsConnect,
 } from 'node:tls';
-import type { X509BundleSource } from './bundle.ts';
-import { Certificate } from './certificate.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { SpiffeError } from './errors.ts';
-import type { SpiffeId } from './id.ts';
-import type { PathOptions } from './path.ts';
-import { verifyX509Svid, type X509Svid } from './x509-svid.ts';
+import type { X509BundleSource } from '../bundle/bundle.ts';
+import { Certificate } from '../x509/certificate.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { SpiffeError } from '../errors.ts';
+import type { SpiffeId } from '../id.ts';
+import type { PathOptions } from '../x509/path.ts';
+import { verifyX509Svid, type X509Svid } from '../x509/x509-svid.ts';
 
 /** Who a verified peer is. */
 export interface TlsPeer {

@@ -1,11 +1,11 @@
 import { inspect } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { Bundle, BundleSet, X509Bundle } from '../../spiffe/bundle.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
-import { TrustDomain } from '../../spiffe/id.ts';
-import { verifyCertificatePath, verifyX509Svid, X509Svid } from '../../spiffe/x509-svid.ts';
-import { NOW_MS, type TestCertificate, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../fakes/ca.ts';
+import { Bundle, BundleSet, X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
+import { TrustDomain } from '../../../spiffe/id.ts';
+import { verifyCertificatePath, verifyX509Svid, X509Svid } from '../../../spiffe/x509/x509-svid.ts';
+import { NOW_MS, type TestCertificate, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 
 const td = TrustDomain.parse('example.org');
 const other = TrustDomain.parse('other.org');

@@ -1,5 +1,5 @@
 /** PEM (RFC 7468): blocks in and out. A block that is not well formed is refused, never skipped; text between blocks is a comment. */
-import { type Reason, SpiffeError } from './errors.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
 
 export interface PemBlock {
   /** `CERTIFICATE`, `PRIVATE KEY`, … */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { DerReader, der, derOid, derTime, derUnsigned, oidKey, oidText, readWhole, TAG } from '../../spiffe/der.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
+import { DerReader, der, derOid, derTime, derUnsigned, oidKey, oidText, readWhole, TAG } from '../../../spiffe/x509/der.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
 

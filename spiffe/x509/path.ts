@@ -1,6 +1,6 @@
 /** Certification paths (RFC 5280 §6): from a leaf over presented intermediates, in any order, to a trusted authority. Bounded work. */
 import { type Certificate, GENERAL_NAME, type NameConstraints } from './certificate.ts';
-import { type Code, type Reason, SpiffeError } from './errors.ts';
+import { type Code, type Reason, SpiffeError } from '../errors.ts';
 import { profileFault } from './profile.ts';
 import { fits, verifySignature } from './signature-algorithm.ts';
 import { keyKindText, keyWeakness } from './spki.ts';

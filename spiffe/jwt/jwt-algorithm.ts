@@ -1,6 +1,6 @@
 /** The nine algorithms of JWT-SVID §2.1: one table for signing and for verifying. There is no other way in. */
 import { constants, type KeyObject, verify } from 'node:crypto';
-import type { Curve, KeyKind } from './spki.ts';
+import type { Curve, KeyKind } from '../x509/spki.ts';
 
 export interface JwtAlgorithm {
   readonly hash: 'sha256' | 'sha384' | 'sha512';

@@ -1,8 +1,8 @@
 /** The address of the Workload API: SPIFFE Workload Endpoint §4. The rows without another source are go-spiffe's table of addresses (addr_test.go) and RFC 3986. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { endpointFromEnv, parseEndpoint } from '../../spiffe/endpoint.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
+import { endpointFromEnv, parseEndpoint } from '../../../spiffe/workload-api/endpoint.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
 
 const taken: readonly [address: string, target: string][] = [
   ['unix:///run/agent/api.sock', 'unix:///run/agent/api.sock'],

@@ -5,16 +5,16 @@ import {
   SpiffeWorkloadAPIDefinition,
   type X509BundlesResponse,
   type X509SVIDResponse,
-} from '../proto/gen/spiffe/workload/workload.ts';
-import { Bundle, BundleSet, JwtBundle, X509Bundle } from './bundle.ts';
-import { type Clock, systemClock } from './clock.ts';
+} from '../../proto/gen/spiffe/workload/workload.ts';
+import { Bundle, BundleSet, JwtBundle, X509Bundle } from '../bundle/bundle.ts';
+import { type Clock, systemClock } from '../clock.ts';
 import { endpointFromEnv, parseEndpoint } from './endpoint.ts';
-import { type Code, SpiffeError } from './errors.ts';
-import { type CallOptions, type Calls, type Channel, openChannel } from './grpc.ts';
-import { SpiffeId, TrustDomain } from './id.ts';
-import { DEFAULT_CLOCK_TOLERANCE_MS, type JwtSvid, parseJwtSvidUnverified } from './jwt-svid.ts';
-import { watch } from './watch.ts';
-import { X509Svid } from './x509-svid.ts';
+import { type Code, SpiffeError } from '../errors.ts';
+import { type CallOptions, type Calls, type Channel, openChannel } from '../rpc/channel.ts';
+import { SpiffeId, TrustDomain } from '../id.ts';
+import { DEFAULT_CLOCK_TOLERANCE_MS, type JwtSvid, parseJwtSvidUnverified } from '../jwt/jwt-svid.ts';
+import { watch } from '../watch.ts';
+import { X509Svid } from '../x509/x509-svid.ts';
 
 export interface WorkloadApiClientOptions {
   /** `unix:///path` or `tcp://ip:port`. Default: what SPIFFE_ENDPOINT_SOCKET says. */

@@ -1,6 +1,6 @@
 /** The address of the Workload API (SPIFFE Workload Endpoint §4): `unix:///path` or `tcp://ip:port`, given or from the environment. */
 import { isIPv4, isIPv6 } from 'node:net';
-import { type Reason, SpiffeError } from './errors.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
 
 export interface Endpoint {
   /** For `openChannel`. Names no host: nothing is ever looked up. */

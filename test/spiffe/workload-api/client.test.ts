@@ -2,24 +2,24 @@
 import { sign } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { fail } from '../../core/errors.ts';
-import type { Implementation } from '../../core/rpc-types.ts';
+import { fail } from '../../../core/errors.ts';
+import type { Implementation } from '../../../core/rpc-types.ts';
 import {
   type JWTSVIDResponse,
   type SpiffeWorkloadAPIDefinition,
   X509BundlesResponse,
   X509SVIDResponse,
-} from '../../proto/gen/spiffe/workload/workload.ts';
-import { JwtBundle, jwtAuthority } from '../../spiffe/bundle.ts';
-import type { Code } from '../../spiffe/errors.ts';
-import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { signJwtSvid, validateJwtSvid } from '../../spiffe/jwt-svid.ts';
-import { Encoded } from '../../spiffe/service.ts';
-import { WorkloadApiClient, type WorkloadApiClientOptions } from '../../spiffe/workload-client.ts';
-import { verifyX509Svid } from '../../spiffe/x509-svid.ts';
-import { NOW_MS, type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
-import { FakeClock } from '../fakes/clock.ts';
-import { FakeWorkloadApi, gone } from '../fakes/workload-api.ts';
+} from '../../../proto/gen/spiffe/workload/workload.ts';
+import { JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import type { Code } from '../../../spiffe/errors.ts';
+import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
+import { signJwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
+import { Encoded } from '../../../spiffe/rpc/service.ts';
+import { WorkloadApiClient, type WorkloadApiClientOptions } from '../../../spiffe/workload-api/client.ts';
+import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
+import { NOW_MS, type TestCertificate, testCertificate, testRoot } from '../../fakes/ca.ts';
+import { FakeClock } from '../../fakes/clock.ts';
+import { FakeWorkloadApi, gone } from '../../fakes/workload-api.ts';
 
 type Answers = Implementation<typeof SpiffeWorkloadAPIDefinition>;
 type X509Answer = ReturnType<typeof X509SVIDResponse.create>;

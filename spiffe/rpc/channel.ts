@@ -13,12 +13,12 @@ import {
   type ServiceError,
   status as Status,
 } from '@grpc/grpc-js';
-import { Any } from '../proto/gen/google/protobuf/any.ts';
-import { Status as RpcStatusMessage } from '../proto/gen/google/rpc/status.ts';
-import { systemClock } from './clock.ts';
-import { type Code, SpiffeError } from './errors.ts';
+import { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { Status as RpcStatusMessage } from '../../proto/gen/google/rpc/status.ts';
+import { systemClock } from '../clock.ts';
+import { type Code, SpiffeError } from '../errors.ts';
 import { encodeMessage, type MethodDefinition, methodPath, type Request, type Response, type ServiceDefinition } from './service.ts';
-import { connectTls, type TlsClientOptions } from './tls.ts';
+import { connectTls, type TlsClientOptions } from '../tls/tls.ts';
 
 export interface CallOptions {
   /** Cancels the call; the promise or iteration then throws the signal's reason. */

@@ -1,7 +1,7 @@
 /** The X509-SVID profile (X509-SVID §2 to §5, Appendix A): one table, read by issuing, by loading one's own SVID and by judging a peer's. */
 import { type Certificate, EKU, type KeyUsage } from './certificate.ts';
-import { type Reason, SpiffeError } from './errors.ts';
-import { SpiffeId, type TrustDomain } from './id.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
+import { SpiffeId, type TrustDomain } from '../id.ts';
 
 /** Where a rule holds. */
 export type Stage =

@@ -1,5 +1,5 @@
 /** DER (X.690): a strict reader that never reads past its bounds and repairs nothing, and a small writer. */
-import { type Code, type Reason, SpiffeError } from './errors.ts';
+import { type Code, type Reason, SpiffeError } from '../errors.ts';
 
 export const TAG = {
   boolean: 0x01,

@@ -1,10 +1,10 @@
 /** JWT-SVIDs (JWT-SVID, RFC 7515, RFC 7519): validated by the keys of the trust domain that `sub` names, and signed. */
 import { inspect } from 'node:util';
-import type { JwtAuthority, JwtBundleSource } from './bundle.ts';
-import { under } from './der.ts';
-import { type Code, type Reason, SpiffeError } from './errors.ts';
-import { SpiffeId } from './id.ts';
-import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
+import type { JwtAuthority, JwtBundleSource } from '../bundle/bundle.ts';
+import { under } from '../x509/der.ts';
+import { type Code, type Reason, SpiffeError } from '../errors.ts';
+import { SpiffeId } from '../id.ts';
+import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from '../json.ts';
 import { base64url } from './jwk.ts';
 import { isJwtAlgorithm, JWT_ALGORITHMS, type JwtAlgorithmName, jwtAlgorithmFits, verifyJws } from './jwt-algorithm.ts';
 

@@ -2,15 +2,15 @@ import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Certificate, certificatesFromPem, splitCertificates } from '../../spiffe/certificate.ts';
-import { DerReader, der, derBits, derOid, readWhole, TAG } from '../../spiffe/der.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
-import { formatPem, parsePem } from '../../spiffe/pem.ts';
-import { isSelfSigned } from '../../spiffe/path.ts';
-import { PROFILE } from '../../spiffe/profile.ts';
-import { takeSignatureAlgorithm } from '../../spiffe/signature-algorithm.ts';
-import { readSpki } from '../../spiffe/spki.ts';
-import { NOW_MS, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../fakes/ca.ts';
+import { Certificate, certificatesFromPem, splitCertificates } from '../../../spiffe/x509/certificate.ts';
+import { DerReader, der, derBits, derOid, readWhole, TAG } from '../../../spiffe/x509/der.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
+import { formatPem, parsePem } from '../../../spiffe/x509/pem.ts';
+import { isSelfSigned } from '../../../spiffe/x509/path.ts';
+import { PROFILE } from '../../../spiffe/x509/profile.ts';
+import { takeSignatureAlgorithm } from '../../../spiffe/x509/signature-algorithm.ts';
+import { readSpki } from '../../../spiffe/x509/spki.ts';
+import { NOW_MS, type TestCertificateOptions, testCertificate, testRoot, x509 } from '../../fakes/ca.ts';
 
 function reason(bytes: Uint8Array): unknown {
   try {

@@ -1,7 +1,7 @@
 /** A public key as SubjectPublicKeyInfo (RFC 5280 §4.1.2.7): what kind it is, and whether it may be used at all. */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { DerReader, derFault, oidKey, oidText, readWhole, TAG } from './der.ts';
-import { type Reason, SpiffeError } from './errors.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
 
 export type Curve = 'P-256' | 'P-384' | 'P-521';
 

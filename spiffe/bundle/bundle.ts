@@ -1,13 +1,13 @@
 /** Bundles (SPIFFE Trust Domain and Bundle): the authorities of one trust domain, and sets of them by trust domain. Immutable. */
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { Certificate, splitCertificates } from './certificate.ts';
-import { under } from './der.ts';
-import { type Reason, SpiffeError } from './errors.ts';
-import type { TrustDomain } from './id.ts';
-import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from './json.ts';
-import { importJwk, jwkOf, type PublicJwk } from './jwk.ts';
-import { formatPem, parsePem } from './pem.ts';
-import { importSpki, keyKindText, keyWeakness, readSpki, type Spki } from './spki.ts';
+import { Certificate, splitCertificates } from '../x509/certificate.ts';
+import { under } from '../x509/der.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
+import type { TrustDomain } from '../id.ts';
+import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from '../json.ts';
+import { importJwk, jwkOf, type PublicJwk } from '../jwt/jwk.ts';
+import { formatPem, parsePem } from '../x509/pem.ts';
+import { importSpki, keyKindText, keyWeakness, readSpki, type Spki } from '../x509/spki.ts';
 
 /** Who has the X.509 authorities of a trust domain; undefined: nobody here trusts it. */
 export interface X509BundleSource {

@@ -2,11 +2,11 @@ import { generateKeyPairSync } from 'node:crypto';
 import fc from 'fast-check';
 import * as jose from 'jose';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { Bundle, BundleSet, JwtBundle, jwtAuthority, X509Bundle } from '../../spiffe/bundle.ts';
-import { Certificate } from '../../spiffe/certificate.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
-import { TrustDomain } from '../../spiffe/id.ts';
-import { type TestCertificate, testRoot } from '../fakes/ca.ts';
+import { Bundle, BundleSet, JwtBundle, jwtAuthority, X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { Certificate } from '../../../spiffe/x509/certificate.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
+import { TrustDomain } from '../../../spiffe/id.ts';
+import { type TestCertificate, testRoot } from '../../fakes/ca.ts';
 
 const td = TrustDomain.parse('example.org');
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });

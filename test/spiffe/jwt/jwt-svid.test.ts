@@ -3,11 +3,11 @@ import { inspect } from 'node:util';
 import fc from 'fast-check';
 import * as jose from 'jose';
 import { describe, expect, test } from 'vitest';
-import { Bundle, BundleSet, jwtAuthority } from '../../spiffe/bundle.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
-import { TrustDomain } from '../../spiffe/id.ts';
-import { JWT_ALGORITHM_NAMES, JWT_ALGORITHMS, type JwtAlgorithmName } from '../../spiffe/jwt-algorithm.ts';
-import { MAX_TOKEN_BYTES, parseJwtSvidUnverified, signJwtSvid, validateJwtSvid } from '../../spiffe/jwt-svid.ts';
+import { Bundle, BundleSet, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import { SpiffeError } from '../../../spiffe/errors.ts';
+import { TrustDomain } from '../../../spiffe/id.ts';
+import { JWT_ALGORITHM_NAMES, JWT_ALGORITHMS, type JwtAlgorithmName } from '../../../spiffe/jwt/jwt-algorithm.ts';
+import { MAX_TOKEN_BYTES, parseJwtSvidUnverified, signJwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
 
 const NOW_S = Date.UTC(2026, 5, 1) / 1000;
 const NOW_MS = NOW_S * 1000;
