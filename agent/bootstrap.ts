@@ -1,7 +1,9 @@
 /** The first trust of an agent: the authorities by which it knows the server before it has talked to it. */
+import { MAX_BUNDLE_BYTES } from '../spiffe/jwt/jwt-bundle.ts';
+import { X509Bundle } from '../spiffe/x509/x509-bundle.ts';
 import { readFile } from 'node:fs/promises';
 import { type CoreCode, fail } from '../core/errors.ts';
-import { Bundle, MAX_BUNDLE_BYTES, X509Bundle } from '../spiffe/bundle/bundle.ts';
+import { Bundle } from '../spiffe/bundle/bundle.ts';
 import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { AgentSettings } from './settings.ts';

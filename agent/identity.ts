@@ -1,11 +1,12 @@
 /** Who the agent itself is: its SVID and key, how it gets them, keeps them and loses them, and the connection that it makes with them. */
+import { type X509BundleSource } from '../spiffe/x509/x509-bundle.ts';
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { fail, isCoded } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { AgentKeyManager } from '../core/plugin/key-manager.ts';
 import type { AgentNodeAttestor } from '../core/plugin/node-attestor.ts';
 import { buildCsr } from '../core/x509/csr.ts';
-import { Bundle, type X509BundleSource } from '../spiffe/bundle/bundle.ts';
+import { Bundle } from '../spiffe/bundle/bundle.ts';
 import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';

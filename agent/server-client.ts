@@ -1,4 +1,5 @@
 /** The server as its agent sees it: one mutually verified connection, and our own types past this door. */
+import { type X509BundleSource } from '../spiffe/x509/x509-bundle.ts';
 import { fail, isCoded } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { AgentNodeAttestor } from '../core/plugin/node-attestor.ts';
@@ -13,7 +14,7 @@ import type { Entry as WireEntry, EntryMask } from '../proto/gen/spire/api/types
 import type { SPIFFEID } from '../proto/gen/spire/api/types/spiffeid.ts';
 import { PermissionDeniedDetails, PermissionDeniedDetails_Reason as Reason } from '../proto/gen/spire/api/types/status.ts';
 import { type FollowRequest, PushDefinition } from '../proto/gen/warifu/api/server/push/v1/push.ts';
-import { Bundle, jwtAuthority, type X509BundleSource } from '../spiffe/bundle/bundle.ts';
+import { Bundle, jwtAuthority } from '../spiffe/bundle/bundle.ts';
 import { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { openChannel, rpcStatusOf, tlsCredentials } from '../spiffe/rpc/channel.ts';

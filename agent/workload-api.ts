@@ -19,7 +19,7 @@ import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
 import { IdError, SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isJsonArray, type JsonValue } from '../spiffe/json.ts';
-import { type JwtSvid, validateJwtSvid } from '../spiffe/jwt/jwt-svid.ts';
+import { type JwtSvid, validateJwtSvidSync } from '../spiffe/jwt/jwt-svid.ts';
 import { Encoded, encodeMessage } from '../spiffe/rpc/service.ts';
 import type { Attested, Caller, CallerAttestor } from './attest.ts';
 import type { Near, Registration } from './cache.ts';
@@ -182,7 +182,7 @@ export class WorkloadApi {
       const { own, federated } = view.sight();
       try {
         const bundles = new BundleSet([own, ...federated]);
-        const svid = validateJwtSvid(token, { audience: [audience], bundles, nowMs: clock.now() });
+        const svid = validateJwtSvidSync(token, { audience, bundles, clock, kid: 'optional' });
         return { spiffeId: svid.id.toString(), claims: this.#claimsOf(svid) };
       } catch (error) {
         if (!(error instanceof SpiffeError)) throw error;

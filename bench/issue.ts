@@ -1,4 +1,5 @@
 /** CSR → X.509-SVID: CPU time of parsing, verifying and issuing, ours against @peculiar/x509. Prints a table. */
+import { X509Bundle } from '../spiffe/x509/x509-bundle.ts';
 import 'reflect-metadata';
 import { sign } from 'node:crypto';
 import { Crypto } from '@peculiar/webcrypto';
@@ -7,7 +8,6 @@ import type { KeyType, SigningKey } from '../core/plugin/key-manager.ts';
 import { buildCsr, parseCsr } from '../core/x509/csr.ts';
 import { issueX509Ca, issueX509Svid } from '../core/x509/issue.ts';
 import { generateEcKey, generateKey, spkiDer } from '../core/x509/key.ts';
-import { X509Bundle } from '../spiffe/bundle/bundle.ts';
 import { systemClock } from '../spiffe/clock.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { verifyX509Svid } from '../spiffe/x509/x509-svid.ts';

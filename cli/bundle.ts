@@ -1,4 +1,5 @@
 /** `server bundle …`: the keys of this trust domain and of the ones it federates with. */
+import { spkiOfJwk } from '../spiffe/x509/spki.ts';
 import { readFile } from 'node:fs/promises';
 import { BatchDeleteFederatedBundleRequest_Mode as Mode, BundleDefinition } from '../proto/gen/spire/api/server/bundle/v1/bundle.ts';
 import type { Bundle as WireBundle } from '../proto/gen/spire/api/types/bundle.ts';
@@ -206,7 +207,7 @@ function wireBundle(
   return {
     trustDomain,
     x509Authorities: x509.map((asn1) => ({ asn1, tainted: false })),
-    jwtAuthorities: jwt.map(({ keyId, spki }) => ({ publicKey: spki.der, keyId, expiresAt: 0, tainted: false })),
+    jwtAuthorities: jwt.map(({ keyId, jwk }) => ({ publicKey: spkiOfJwk(jwk), keyId, expiresAt: 0, tainted: false })),
     refreshHint,
     sequenceNumber,
     witAuthorities: [],

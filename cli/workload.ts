@@ -1,11 +1,11 @@
 /** `agent api …`: the Workload API, as a workload sees it. */
+import { X509Bundle } from '../spiffe/x509/x509-bundle.ts';
 import { createPrivateKey } from 'node:crypto';
 import { join } from 'node:path';
 import { SpiffeWorkloadAPIDefinition as WorkloadApi, type X509SVIDResponse } from '../proto/gen/spiffe/workload/workload.ts';
 import { formatDuration } from '../core/duration.ts';
 import { fail } from '../core/errors.ts';
 import { isStop } from '../core/tasks.ts';
-import { X509Bundle } from '../spiffe/bundle/bundle.ts';
 import { type Certificate, splitCertificates } from '../spiffe/x509/certificate.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { verifyX509Svid } from '../spiffe/x509/x509-svid.ts';

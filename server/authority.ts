@@ -1,4 +1,5 @@
 /** Who signs now: the active authorities, and the SVIDs they issue. Profile and lifetime are decided here, and only here. */
+import { signJwtSvid } from '../spiffe/jwt/sign-jwt-svid.ts';
 import { randomUUID } from 'node:crypto';
 import { fail } from '../core/errors.ts';
 import type { SigningKey } from '../core/plugin/key-manager.ts';
@@ -9,7 +10,7 @@ import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { type JwtAlgorithmName, jwtSignOptions } from '../spiffe/jwt/jwt-algorithm.ts';
-import { type JwtSvid, signJwtSvid } from '../spiffe/jwt/jwt-svid.ts';
+import { type JwtSvid } from '../spiffe/jwt/jwt-svid.ts';
 
 /** Start of validity: ten seconds ago, so that a peer whose clock runs a little behind ours accepts the SVID at once. The end is never moved for it. */
 const BACKDATE_MS = 10_000;

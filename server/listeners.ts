@@ -1,4 +1,5 @@
 /** Where callers come: TCP with TLS for agents and remote operators, a UNIX socket for those on this machine. */
+import { type X509BundleSource } from '../spiffe/x509/x509-bundle.ts';
 import { type AddressInfo, createServer } from 'node:net';
 import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
@@ -6,7 +7,6 @@ import { connectionsWithin, openFilesLimit } from '../core/open-files.ts';
 import { createRpcServer, type RpcServer, type RpcServerSettings } from '../core/rpc.ts';
 import { Shares } from '../core/shares.ts';
 import { listenUnix } from '../core/unix-socket.ts';
-import type { X509BundleSource } from '../spiffe/bundle/bundle.ts';
 import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';

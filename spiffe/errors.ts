@@ -121,6 +121,7 @@ export type Reason =
   | 'BUNDLE_KEYS_MISSING'
   | 'BUNDLE_KID_MISSING'
   | 'BUNDLE_KID_REPEATED'
+  | 'BUNDLE_REPEATED'
   | 'BUNDLE_JWK'
   | 'BUNDLE_X5C'
   | 'BUNDLE_SEQUENCE'
@@ -142,6 +143,7 @@ export type Reason =
   | 'JWT_EXP_MISSING'
   | 'JWT_EXP'
   | 'JWT_EXPIRED'
+  | 'JWT_LIFETIME'
   | 'JWT_NBF'
   | 'JWT_NOT_YET_VALID'
   | 'JWT_IAT'
@@ -171,5 +173,15 @@ export class SpiffeError<C extends string = Code, R extends string = string> ext
     super(message, options);
     this.code = code;
     this.reason = reason;
+  }
+}
+
+/** Runs a reader; what it refuses is refused as `code`, with the same reason, its message led by `what`. */
+export function under<T>(code: Code, what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof SpiffeError)) throw error;
+    throw new SpiffeError(code, error.reason, `${what}: ${error.message}`, { cause: error });
   }
 }

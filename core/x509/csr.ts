@@ -1,9 +1,10 @@
 /** Certificate signing requests (PKCS#10): ours built, a stranger's read strictly. From a good one only the public key goes on. */
+import { type KeyKind, keyKindText, keyWeakness } from '../../spiffe/key-kind.ts';
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { eachExtension, readAltNames, type SubjectAltNames } from '../../spiffe/x509/certificate.ts';
 import { type DerReader, der, derBits, derFault, derOid, oidKey, readWhole, TAG } from '../../spiffe/x509/der.ts';
 import { fits, type SignatureAlgorithm, takeSignatureAlgorithm, verifySignature } from '../../spiffe/x509/signature-algorithm.ts';
-import { importSpki, type KeyKind, keyKindText, keyWeakness, type Spki, takeSpki } from '../../spiffe/x509/spki.ts';
+import { importSpki, type Spki, takeSpki } from '../../spiffe/x509/spki.ts';
 import { checkName, type Name, nameText, readName } from '../../spiffe/x509/x500-name.ts';
 import { fail } from '../errors.ts';
 import { type Signer, signCertificate, signWithKey } from './key.ts';

@@ -1,10 +1,11 @@
 /** Issuing: X.509-SVIDs and the signing certificates above them, written lean and read back before anybody gets them. */
+import { keyWeakness } from '../../spiffe/key-kind.ts';
 import { createHash, randomBytes } from 'node:crypto';
 import { Certificate, EKU } from '../../spiffe/x509/certificate.ts';
 import { der, derBits, derTime, derUnsigned, TAG } from '../../spiffe/x509/der.ts';
 import type { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { checkAuthority, leafId } from '../../spiffe/x509/profile.ts';
-import { keyWeakness, readSpki } from '../../spiffe/x509/spki.ts';
+import { readSpki } from '../../spiffe/x509/spki.ts';
 import { fail } from '../errors.ts';
 import { buildCsrWith } from './csr.ts';
 import { type Signer, signCertificate, signerAlgorithm } from './key.ts';

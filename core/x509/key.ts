@@ -1,9 +1,10 @@
 /** Key pairs of the kinds that we use: made, read from PEM, told apart, and made to sign certificates. */
+import { type KeyKind, keyKindText, keyWeakness } from '../../spiffe/key-kind.ts';
 import { createPrivateKey, createPublicKey, generateKeyPair, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';
 import { formatPem, parsePem } from '../../spiffe/x509/pem.ts';
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from '../../spiffe/x509/signature-algorithm.ts';
-import { type KeyKind, keyKindText, keyWeakness, readSpki } from '../../spiffe/x509/spki.ts';
+import { readSpki } from '../../spiffe/x509/spki.ts';
 import { fail } from '../errors.ts';
 import { KEY_TYPES, type KeyType, type SigningKey } from '../plugin/key-manager.ts';
 

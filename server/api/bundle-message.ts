@@ -1,4 +1,5 @@
 /** A bundle as `spire.api.types.Bundle`, and back. */
+import { spkiOfJwk } from '../../spiffe/x509/spki.ts';
 import { fail } from '../../core/errors.ts';
 import type { BundleMask, Bundle as BundleMessage, JWTKey, X509Certificate } from '../../proto/gen/spire/api/types/bundle.ts';
 import { Bundle, jwtAuthority } from '../../spiffe/bundle/bundle.ts';
@@ -65,10 +66,9 @@ export function parseX509Authorities(authorities: readonly X509Certificate[]): r
 export function parseJwtAuthorities(keys: readonly JWTKey[]): readonly StoredJwtAuthority[] {
   return keys.map(({ publicKey, keyId, expiresAt }) => {
     if (keyId === '') throw fail('REQUEST_INVALID', 'missing key ID');
-    const { spki } = jwtAuthority(keyId, publicKey);
+    const { jwk } = jwtAuthority(keyId, publicKey);
     if (expiresAt < 0) throw fail('REQUEST_INVALID', `expires_at ${expiresAt} is negative`);
-    // a copy: the bytes of a message lie in the buffer of its whole frame
-    return { keyId, spkiDer: Buffer.from(spki.der), notAfterMs: expiresAt * 1000, tainted: false };
+    return { keyId, spkiDer: spkiOfJwk(jwk), notAfterMs: expiresAt * 1000, tainted: false };
   });
 }
 

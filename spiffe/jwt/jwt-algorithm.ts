@@ -1,6 +1,5 @@
-/** The nine algorithms of JWT-SVID §2.1: one table for signing and for verifying. There is no other way in. */
-import { constants, type KeyObject, verify } from 'node:crypto';
-import type { Curve, KeyKind } from '../x509/spki.ts';
+/** The nine algorithms of JWT-SVID §2.1: one table for signing and for verifying. There is no other way in. Needs no Node. */
+import type { Curve, KeyKind } from '../key-kind.ts';
 
 export interface JwtAlgorithm {
   readonly hash: 'sha256' | 'sha384' | 'sha512';
@@ -60,21 +59,4 @@ export function jwtSignOptions(name: JwtAlgorithmName): {
 export function jwtAlgorithmFits(name: JwtAlgorithmName, kind: KeyKind): boolean {
   const { key } = JWT_ALGORITHMS[name];
   return key.type === 'ec' ? kind.type === 'ec' && kind.curve === key.curve : kind.type === 'rsa';
-}
-
-/** Checks a signature; the caller has asked `jwtAlgorithmFits`. */
-export function verifyJws(name: JwtAlgorithmName, data: Buffer, key: KeyObject, signature: Buffer): boolean {
-  const { hash, signatureBytes, pss } = JWT_ALGORITHMS[name];
-  try {
-    if (signatureBytes !== undefined)
-      return signature.length === signatureBytes && verify(hash, data, { key, dsaEncoding: 'ieee-p1363' }, signature);
-    return verify(
-      hash,
-      data,
-      pss ? { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : key,
-      signature,
-    );
-  } catch {
-    return false;
-  }
 }

@@ -1,12 +1,12 @@
-/** JWT-SVIDs (JWT-SVID, RFC 7515, RFC 7519): validated by the keys of the trust domain that `sub` names, and signed. */
-import { inspect } from 'node:util';
-import type { JwtAuthority, JwtBundleSource } from '../bundle/bundle.ts';
-import { under } from '../x509/der.ts';
-import { type Code, type Reason, SpiffeError } from '../errors.ts';
+/** JWT-SVIDs (JWT-SVID, RFC 7515, RFC 7519), validated by the keys of the trust domain that `sub` names. Needs no Node. */
+import { base64url } from '../base64.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { type Code, type Reason, SpiffeError, under } from '../errors.ts';
 import { SpiffeId } from '../id.ts';
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from '../json.ts';
-import { base64url } from './jwk.ts';
-import { isJwtAlgorithm, JWT_ALGORITHMS, type JwtAlgorithmName, jwtAlgorithmFits, verifyJws } from './jwt-algorithm.ts';
+import { canVerifySync, verifyJwsSync, verifyJwsWeb } from './jws-verify.ts';
+import { isJwtAlgorithm, type JwtAlgorithmName, jwtAlgorithmFits } from './jwt-algorithm.ts';
+import type { JwtAuthority, JwtBundleSource } from './jwt-bundle.ts';
 
 /** Above any HTTP server's limit for a header; what a stranger may make us read. */
 export const MAX_TOKEN_BYTES = 64 * 1024;
@@ -24,7 +24,8 @@ export interface JwtHeader {
   readonly typ: 'JWT' | 'JOSE' | undefined;
 }
 
-interface Facts {
+/** What header and payload say. */
+export interface Facts {
   readonly id: SpiffeId;
   readonly header: JwtHeader;
   readonly audience: readonly string[];
@@ -51,7 +52,7 @@ export class JwtSvid {
   readonly hint: string;
   readonly #token: string;
 
-  /** Only `validateJwtSvid` and `parseJwtSvidUnverified` make one. */
+  /** Made by `validateJwtSvid`, `parseJwtSvidUnverified` and `signJwtSvid` only. */
   constructor(token: string, facts: Facts, hint: string) {
     this.#token = token;
     this.id = facts.id;
@@ -73,41 +74,79 @@ export class JwtSvid {
     return { id: this.id.toString(), audience: this.audience, expiresAt: new Date(this.expiresMs).toISOString(), hint: this.hint };
   }
 
-  [inspect.custom](): string {
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
     return `JwtSvid(${this.id}, for ${this.audience.join(' ')}, until ${new Date(this.expiresMs).toISOString()}, token not shown)`;
   }
 }
 
 export interface ValidateJwtOptions {
-  /** One of them must be in `aud`, letter for letter. Empty is refused (JWT-34). */
-  readonly audience: readonly string[];
+  /** What the validator goes by: one of these must be in `aud`, letter for letter. None is refused (JWT-34). */
+  readonly audience: string | readonly string[];
+  /** Asked for the bundle of the trust domain that `sub` names, and for no other. */
   readonly bundles: JwtBundleSource;
-  readonly nowMs: number;
-  /** Leeway on `exp` and `nbf`. Default 60,000; at most 120,000. */
-  readonly clockToleranceMs?: number;
-  /** Refuse tokens without `kid`, as go-spiffe does. Default false: all fitting keys are tried (JWT-9). */
-  readonly requireKid?: boolean;
+  /** Default: the system's. */
+  readonly clock?: Pick<Clock, 'now'> | undefined;
+  /** Leeway on `exp` and `nbf`, in milliseconds. Default 60,000; at most 120,000. */
+  readonly clockToleranceMs?: number | undefined;
+  /** The longest that `exp` may lie ahead, in milliseconds; the leeway comes on top. Default: no bound but the year 9999. */
+  readonly maxLifetimeMs?: number | undefined;
+  /** What to do with a token without `kid`. Default `required`: it is refused, as go-spiffe and SPIRE do. `optional`: every key that fits its algorithm is tried (JWT-9). */
+  readonly kid?: 'required' | 'optional' | undefined;
 }
 
 /**
  * Validates a token by every rule of JWT-SVID §4: `alg` before anything else, then form, dates and audience; `sub` picks the trust domain,
  * and only that domain's JWT authorities are asked.
- * Throws SVID_INVALID (form), SVID_EXPIRED (`exp`, `nbf`), SVID_UNTRUSTED (key, signature), BUNDLE_MISSING (no bundle of that domain),
- * REQUEST_INVALID (options that would let anything pass).
+ * Rejects with SVID_INVALID (form), SVID_EXPIRED (`exp`, `nbf`), SVID_UNTRUSTED (key, signature), BUNDLE_MISSING (no bundle of that domain),
+ * REQUEST_INVALID (options that would let anything pass), or what `bundles` throws.
  */
-export function validateJwtSvid(token: string, options: ValidateJwtOptions): JwtSvid {
-  const { audience, bundles, nowMs, clockToleranceMs = DEFAULT_CLOCK_TOLERANCE_MS } = options;
-  if (audience.length === 0 || audience.some((one) => one === '')) {
-    throw new SpiffeError('REQUEST_INVALID', 'JWT_EXPECTED_AUDIENCE', 'the expected audience is empty: name at least one');
+export async function validateJwtSvid(token: string, options: ValidateJwtOptions): Promise<JwtSvid> {
+  if (canVerifySync) return validateJwtSvidSync(token, options);
+  const judged = judge(token, options);
+  for (const authority of judged.candidates) {
+    if (await verifyJwsWeb(judged.facts.header.alg, judged.signed, authority, judged.signature))
+      return new JwtSvid(token, judged.facts, '');
   }
-  if (!(clockToleranceMs >= 0 && clockToleranceMs <= MAX_CLOCK_TOLERANCE_MS) || !Number.isFinite(nowMs)) {
-    throw new SpiffeError('REQUEST_INVALID', 'JWT_EXP', `the clock tolerance must be from 0 to ${MAX_CLOCK_TOLERANCE_MS} ms`);
+  throw unsigned(judged.facts);
+}
+
+/** The same without waiting, where there is node:crypto (Node, Deno, Bun). Throws UNIMPLEMENTED elsewhere. */
+export function validateJwtSvidSync(token: string, options: ValidateJwtOptions): JwtSvid {
+  const { facts, signed, signature, candidates } = judge(token, options);
+  for (const authority of candidates) {
+    if (verifyJwsSync(facts.header.alg, signed, authority, signature)) return new JwtSvid(token, facts, '');
   }
+  throw unsigned(facts);
+}
+
+interface Judged {
+  readonly facts: Facts;
+  readonly signed: Uint8Array;
+  readonly signature: Uint8Array;
+  /** One or more keys, of the right kind, one of which must have signed. */
+  readonly candidates: readonly JwtAuthority[];
+}
+
+/** Everything but the signature. */
+function judge(token: string, options: ValidateJwtOptions): Judged {
+  const { bundles, clockToleranceMs = DEFAULT_CLOCK_TOLERANCE_MS, maxLifetimeMs = Number.POSITIVE_INFINITY, clock = systemClock } = options;
+  const audience = typeof options.audience === 'string' ? [options.audience] : options.audience;
+  if (!Array.isArray(audience) || audience.length === 0 || audience.some((one) => typeof one !== 'string' || one === '')) {
+    throw refuse('REQUEST_INVALID', 'JWT_EXPECTED_AUDIENCE', 'the expected audience is empty: name at least one');
+  }
+  if (!(clockToleranceMs >= 0 && clockToleranceMs <= MAX_CLOCK_TOLERANCE_MS)) {
+    throw refuse('REQUEST_INVALID', 'JWT_EXP', `the clock tolerance must be from 0 to ${MAX_CLOCK_TOLERANCE_MS} ms`);
+  }
+  if (!(maxLifetimeMs > 0)) throw refuse('REQUEST_INVALID', 'JWT_EXP', 'the longest lifetime must be more than 0 ms');
+  const nowMs = clock.now();
+  if (!Number.isFinite(nowMs)) throw refuse('REQUEST_INVALID', 'JWT_EXP', 'the clock tells no time');
   const jws = readJws(token);
   const facts = readFacts(jws);
-  if (options.requireKid && facts.header.kid === undefined) throw invalid('JWT_KID_MISSING', 'the token has no key id');
+  if (options.kid !== 'optional' && facts.header.kid === undefined) throw invalid('JWT_KID_MISSING', 'the token has no key id');
   if (nowMs - clockToleranceMs >= facts.expiresMs)
     throw refuse('SVID_EXPIRED', 'JWT_EXPIRED', `token has expired: it was good until ${new Date(facts.expiresMs).toISOString()}`);
+  if (facts.expiresMs - nowMs > maxLifetimeMs + clockToleranceMs)
+    throw invalid('JWT_LIFETIME', `good until ${new Date(facts.expiresMs).toISOString()}, longer than ${maxLifetimeMs} ms from now`);
   if (facts.notBeforeMs !== undefined && nowMs + clockToleranceMs < facts.notBeforeMs) {
     throw refuse('SVID_EXPIRED', 'JWT_NOT_YET_VALID', `not valid before ${new Date(facts.notBeforeMs).toISOString()}`);
   }
@@ -117,12 +156,13 @@ export function validateJwtSvid(token: string, options: ValidateJwtOptions): Jwt
       `expected audience in ${JSON.stringify(audience)} (audience=${clip(JSON.stringify(facts.audience))})`,
     );
   }
-  const candidates = authoritiesFor(facts, bundles);
-  const signed = Buffer.from(jws.signed, 'latin1');
-  for (const authority of candidates) {
-    if (verifyJws(facts.header.alg, signed, authority.publicKey, jws.signature)) return new JwtSvid(token, facts, '');
-  }
-  throw refuse('SVID_UNTRUSTED', 'JWT_SIGNATURE', `the signature is not that of a JWT authority of ${facts.id.trustDomain}`);
+  return { facts, signed: utf8.encode(jws.signed), signature: jws.signature, candidates: authoritiesFor(facts, bundles) };
+}
+
+const utf8 = new TextEncoder();
+
+function unsigned({ id }: Facts): SpiffeError {
+  return refuse('SVID_UNTRUSTED', 'JWT_SIGNATURE', `the signature is not that of a JWT authority of ${id.trustDomain}`);
 }
 
 /**
@@ -150,11 +190,11 @@ function authoritiesFor(facts: Facts, bundles: JwtBundleSource): readonly JwtAut
         'JWT_AUTHORITY_UNKNOWN',
         `no JWT authority ${clip(JSON.stringify(kid))} found for trust domain ${JSON.stringify(trustDomain.name)}`,
       );
-    if (!jwtAlgorithmFits(alg, authority.spki.kind))
+    if (!jwtAlgorithmFits(alg, authority.kind))
       throw refuse('SVID_UNTRUSTED', 'JWT_KEY_TYPE', `the JWT authority ${clip(JSON.stringify(kid))} cannot sign ${alg}`);
     return [authority];
   }
-  const fitting = [...bundle.authorities.values()].filter((authority) => jwtAlgorithmFits(alg, authority.spki.kind)).slice(-MAX_CANDIDATES);
+  const fitting = [...bundle.authorities.values()].filter((authority) => jwtAlgorithmFits(alg, authority.kind)).slice(-MAX_CANDIDATES);
   if (fitting.length === 0) throw refuse('SVID_UNTRUSTED', 'JWT_KEY_TYPE', `no JWT authority of ${trustDomain} can sign ${alg}`);
   return fitting;
 }
@@ -164,11 +204,13 @@ interface Jws {
   /** header.payload, as it came. */
   readonly signed: string;
   readonly payload: string;
-  readonly signature: Buffer;
+  readonly signature: Uint8Array;
 }
 
 /** Header first, and `alg` first of the header: nothing of a token with another algorithm is looked at (JWT-7). */
 function readJws(token: string): Jws {
+  // the types say so; callers in JavaScript may hand in what a parser of headers gave them
+  if (typeof token !== 'string') throw invalid('JWT_SERIALIZATION', 'not a JWS in compact serialization');
   if (token.length > MAX_TOKEN_BYTES) throw invalid('JWT_TOO_LARGE', `longer than ${MAX_TOKEN_BYTES} bytes`);
   const first = token.indexOf('.');
   const second = token.indexOf('.', first + 1);
@@ -204,7 +246,8 @@ function readFacts(jws: Jws): Facts {
   return factsOf(jws.header, readPart(jws.payload, 'payload'));
 }
 
-function factsOf(header: JwtHeader, claims: JsonObject): Facts {
+/** For this room's reader and writer only. */
+export function factsOf(header: JwtHeader, claims: JsonObject): Facts {
   const { sub, aud, exp, nbf, iat } = claims as Partial<Record<'sub' | 'aud' | 'exp' | 'nbf' | 'iat', JsonValue>>;
   const audience = readAudience(aud);
   if (exp === undefined || exp === null) throw invalid('JWT_EXP_MISSING', 'token missing exp claim');
@@ -246,52 +289,6 @@ function readAudience(aud: JsonValue | undefined): readonly string[] {
 function numericDateMs(value: JsonValue, reason: Reason, claim: string): number {
   if (typeof value !== 'number' || Math.abs(value) > MAX_NUMERIC_DATE) throw invalid(reason, `the ${claim} claim is not a date in seconds`);
   return value * 1000;
-}
-
-export interface JwtSvidTemplate {
-  readonly alg: JwtAlgorithmName;
-  /** Never empty, though the specification would allow it: go-spiffe and SPIRE refuse tokens without (JWT-8). */
-  readonly kid: string;
-  readonly claims: JwtClaims;
-}
-
-/** `sub`, `aud` and `exp` are what the specification demands; seconds, not milliseconds. */
-export interface JwtClaims {
-  readonly sub: string;
-  readonly aud: readonly string[];
-  readonly exp: number;
-  readonly iat?: number;
-  readonly iss?: string;
-  readonly jti?: string;
-  readonly [claim: string]: unknown;
-}
-
-/**
- * Writes and signs a token in compact form; its header has `alg`, `kid` and `typ` and nothing else (JWT-3). Checked by the reader of this file.
- * @param sign hashes and signs as `jwtSignOptions(alg)` says: raw r‖s for EC.
- * Throws SVID_INVALID for claims that we would refuse ourselves, and what `sign` throws.
- */
-export async function signJwtSvid(template: JwtSvidTemplate, sign: (data: Buffer) => Promise<Uint8Array>): Promise<JwtSvid> {
-  const { alg, kid, claims } = template;
-  if (kid === '') throw invalid('JWT_KID', 'the key id is empty');
-  // JWT-19: others read `exp` as an integer.
-  if (!Number.isInteger(claims.exp)) throw invalid('JWT_EXP', 'the exp claim is not an integer');
-  const header: JwtHeader = { alg, kid, typ: 'JWT' };
-  const payload = JSON.stringify(claims);
-  // Before the signature: a token that breaks the rules never exists, not even for us. The text is our own: it needs no strict reader.
-  const facts = factsOf(header, JSON.parse(payload) as JsonObject);
-  const signed = `${base64urlOf(JSON.stringify(header))}.${base64urlOf(payload)}`;
-  const { signatureBytes } = JWT_ALGORITHMS[alg];
-  const signature = Buffer.from(await sign(Buffer.from(signed, 'latin1')));
-  if (signatureBytes !== undefined && signature.length !== signatureBytes)
-    throw invalid('JWT_SIGNATURE', `a signature of ${signature.length} bytes where ${alg} has ${signatureBytes}`);
-  const token = `${signed}.${signature.toString('base64url')}`;
-  if (token.length > MAX_TOKEN_BYTES) throw invalid('JWT_TOO_LARGE', `longer than ${MAX_TOKEN_BYTES} bytes`);
-  return new JwtSvid(token, facts, '');
-}
-
-function base64urlOf(text: string): string {
-  return Buffer.from(text).toString('base64url');
 }
 
 function clip(text: string): string {

@@ -2,6 +2,7 @@
  * The one place that does TLS. OpenSSL's verdict is off: it pools trust domains, and skips its checks on resumed sessions. Instead the peer's chain is read once,
  * right after the handshake (which has proven that the peer holds the key), and judged by `verifyX509Svid` before a byte is handed on.
  */
+import { type X509BundleSource } from '../x509/x509-bundle.ts';
 import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
 import {
@@ -13,7 +14,6 @@ import {
   type TlsOptions,
   connect as tlsConnect,
 } from 'node:tls';
-import type { X509BundleSource } from '../bundle/bundle.ts';
 import { Certificate } from '../x509/certificate.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { SpiffeError } from '../errors.ts';

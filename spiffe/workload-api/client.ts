@@ -1,4 +1,6 @@
 /** A client of the SPIFFE Workload API: a workload's own SVIDs and the bundles it trusts, once or for ever. What comes in is checked here and trusted inside. */
+import { JwtBundle } from '../jwt/jwt-bundle.ts';
+import { X509Bundle } from '../x509/x509-bundle.ts';
 import {
   type JWTBundlesResponse,
   type JWTSVIDResponse,
@@ -6,7 +8,7 @@ import {
   type X509BundlesResponse,
   type X509SVIDResponse,
 } from '../../proto/gen/spiffe/workload/workload.ts';
-import { Bundle, BundleSet, JwtBundle, X509Bundle } from '../bundle/bundle.ts';
+import { Bundle, BundleSet } from '../bundle/bundle.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { endpointFromEnv, parseEndpoint } from './endpoint.ts';
 import { type Code, SpiffeError } from '../errors.ts';

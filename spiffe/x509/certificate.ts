@@ -1,9 +1,10 @@
 /** An X.509 certificate as plain facts, read strictly from its DER. Not the judge of it: that is `profile.ts` and `path.ts`. */
+import { type KeyKind } from '../key-kind.ts';
 import { createHash, type KeyObject } from 'node:crypto';
 import { DerReader, der, derFault, oidKey, oidText, readWhole, TAG } from './der.ts';
 import { parsePem } from './pem.ts';
 import { type SignatureAlgorithm, takeSignatureAlgorithm } from './signature-algorithm.ts';
-import { importSpki, type KeyKind, type Spki, takeSpki } from './spki.ts';
+import { importSpki, type Spki, takeSpki } from './spki.ts';
 import { checkName, isEmptyName, type Name, nameText, readName } from './x500-name.ts';
 
 /** Bit n of the extension, in RFC 5280's names and order. */

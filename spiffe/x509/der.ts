@@ -1,5 +1,5 @@
 /** DER (X.690): a strict reader that never reads past its bounds and repairs nothing, and a small writer. */
-import { type Code, type Reason, SpiffeError } from '../errors.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
 
 export const TAG = {
   boolean: 0x01,
@@ -23,16 +23,6 @@ export const TAG = {
 /** The rule that broke, in the code that the innermost `under` of the caller chooses. */
 export function derFault(reason: Reason, why: string): SpiffeError {
   return new SpiffeError('REQUEST_INVALID', reason, why);
-}
-
-/** Runs a reader; what it refuses is refused as `code`, with the same reason, its message led by `what`. */
-export function under<T>(code: Code, what: string, read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof SpiffeError)) throw error;
-    throw new SpiffeError(code, error.reason, `${what}: ${error.message}`, { cause: error });
-  }
 }
 
 /** A cursor over the contents of one value. Every method throws REQUEST_INVALID with a DER_ reason, or moves on. */

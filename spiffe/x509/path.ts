@@ -1,9 +1,9 @@
 /** Certification paths (RFC 5280 §6): from a leaf over presented intermediates, in any order, to a trusted authority. Bounded work. */
+import { keyKindText, keyWeakness } from '../key-kind.ts';
 import { type Certificate, GENERAL_NAME, type NameConstraints } from './certificate.ts';
 import { type Code, type Reason, SpiffeError } from '../errors.ts';
 import { profileFault } from './profile.ts';
 import { fits, verifySignature } from './signature-algorithm.ts';
-import { keyKindText, keyWeakness } from './spki.ts';
 import { comparableRdns, EMAIL_ADDRESS, readName } from './x500-name.ts';
 
 /** Leaf and intermediates that a peer may present. */

@@ -1,7 +1,7 @@
 /** The signature algorithms of certificates and certificate requests: one table for reading and for writing. */
+import { type KeyKind } from '../key-kind.ts';
 import { constants, type KeyObject, verify } from 'node:crypto';
 import { type DerReader, der, derOid, oidText, TAG } from './der.ts';
-import type { KeyKind } from './spki.ts';
 
 export interface SignatureAlgorithm {
   readonly name: string;

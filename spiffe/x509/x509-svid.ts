@@ -1,10 +1,9 @@
 /** X.509-SVIDs: our own, with its key; and a peer's, judged by the bundle of its own trust domain. */
+import { type X509BundleSource } from './x509-bundle.ts';
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { inspect } from 'node:util';
-import type { X509BundleSource } from '../bundle/bundle.ts';
 import { Certificate, splitCertificates } from './certificate.ts';
-import { under } from './der.ts';
-import { type Reason, SpiffeError } from '../errors.ts';
+import { type Reason, SpiffeError, under } from '../errors.ts';
 import type { SpiffeId } from '../id.ts';
 import { findPath, MAX_PRESENTED, type PathOptions } from './path.ts';
 import { formatPem, parsePem } from './pem.ts';

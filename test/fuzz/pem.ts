@@ -1,6 +1,6 @@
 /** The part of the target `names` that is PEM: what we read, OpenSSL and our own writer write alike; bundles and SVIDs in files. */
+import { X509Bundle } from '../../spiffe/x509/x509-bundle.ts';
 import { generateKeyPairSync, X509Certificate } from 'node:crypto';
-import { X509Bundle } from '../../spiffe/bundle/bundle.ts';
 import { certificatesFromPem } from '../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { formatPem, type PemBlock, parsePem } from '../../spiffe/x509/pem.ts';

@@ -5,9 +5,8 @@
 import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { BundleSet } from '../../spiffe/bundle/bundle.ts';
-import { systemClock } from '../../spiffe/clock.ts';
 import { SpiffeError } from '../../spiffe/errors.ts';
-import { validateJwtSvid } from '../../spiffe/jwt/jwt-svid.ts';
+import { validateJwtSvidSync } from '../../spiffe/jwt/jwt-svid.ts';
 import { connectTls, type TlsPeer, TlsServer, tlsPeer } from '../../spiffe/tls/tls.ts';
 import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-api/client.ts';
 
@@ -57,7 +56,7 @@ function serve(peer: string): void {
       createInterface({ input: socket }).once('line', (token) => {
         if (!jwtBundles) return void socket.destroy();
         const audience = [String(mine().svid.id)];
-        const { id } = validateJwtSvid(token, { audience, bundles: jwtBundles, nowMs: systemClock.now() });
+        const { id } = validateJwtSvidSync(token, { audience, bundles: jwtBundles });
         socket.end(`hello ${String(tlsPeer(socket)?.id)}; your token says ${id}\n`);
         return undefined;
       });

@@ -1,7 +1,7 @@
 /** The dialogue of x509pop: the JSON that SPIRE's two sides speak, and the signature over both sides' nonces that shows who holds the key. */
+import { type Curve, type KeyKind, keyKindText } from '../../../spiffe/key-kind.ts';
 import { constants, type KeyObject, randomBytes, sign, verify } from 'node:crypto';
 import { type CoreError, fail } from '../../../core/errors.ts';
-import { type Curve, type KeyKind, keyKindText } from '../../../spiffe/x509/spki.ts';
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from '../../../spiffe/json.ts';
 
 const NONCE_BYTES = 32;

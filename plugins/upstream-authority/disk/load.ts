@@ -1,4 +1,5 @@
 /** What the PKI team handed over, read as a set and tried out before it is used: each fault says what is wrong with which certificate, and what to ask for. */
+import { X509Bundle } from '../../../spiffe/x509/x509-bundle.ts';
 import { createHash, createPublicKey } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { checkPrivate } from '../../../core/durable-file.ts';
@@ -7,7 +8,6 @@ import { localSigningKey } from '../../../core/local-key.ts';
 import type { SigningKey } from '../../../core/plugin/key-manager.ts';
 import { issueX509Ca, issueX509Svid, type Issuer } from '../../../core/x509/issue.ts';
 import { generateEcKey, keyTypeOf, parsePrivateKeyPem, spkiDer } from '../../../core/x509/key.ts';
-import { X509Bundle } from '../../../spiffe/bundle/bundle.ts';
 import { type Certificate, certificatesFromPem } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { SpiffeId, type TrustDomain } from '../../../spiffe/id.ts';

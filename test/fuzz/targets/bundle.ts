@@ -1,6 +1,8 @@
 /** SPIFFE bundle documents and JWK sets: read, written and read again they are the same; and JSON: what we read, JSON.parse reads alike. */
+import { spkiOfJwk } from '../../../spiffe/x509/spki.ts';
+import { JwtBundle } from '../../../spiffe/jwt/jwt-bundle.ts';
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { Bundle, JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import { Bundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { type JsonValue, parseJson } from '../../../spiffe/json.ts';
@@ -87,8 +89,8 @@ export default async function bundle(): Promise<Target> {
       const lost = read.x509.authorities.filter(({ keyKind }) => keyKind.type === 'unknown').length;
       if (lost === 0 && !again.equals(read)) throw wrong('a bundle written is another one', written);
       for (const authority of read.jwt.authorities.values()) {
-        const key = createPublicKey({ key: authority.spki.der, format: 'der', type: 'spki' });
-        if (!key.equals(authority.publicKey)) throw wrong('a JWT authority of two keys');
+        const key = createPublicKey({ key: spkiOfJwk(authority.jwk), format: 'der', type: 'spki' });
+        if (!key.equals(createPublicKey({ key: authority.jwk, format: 'jwk' }))) throw wrong('a JWT authority of two keys');
       }
       return `${about(read.x509.authorities.length)} ${about(read.jwt.authorities.size)} ${read.sequence === undefined} ${read.refreshHintSeconds === undefined} ${lost} ${jwks}`;
     },

@@ -1,10 +1,11 @@
 /** JWT-SVIDs: nothing passes that its key did not sign, and what passes jose takes as well, with the same claims. */
+import { JwtBundle } from '../../../spiffe/jwt/jwt-bundle.ts';
 import { constants, createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { jwtVerify } from 'jose';
-import { JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import { jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { JWT_ALGORITHM_NAMES, JWT_ALGORITHMS, type JwtAlgorithmName } from '../../../spiffe/jwt/jwt-algorithm.ts';
-import { parseJwtSvidUnverified, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
+import { parseJwtSvidUnverified, validateJwtSvidSync } from '../../../spiffe/jwt/jwt-svid.ts';
 import { about, type Target, wrong } from '../fuzzer.ts';
 import { changeJson, jsonMutation, readJson, writeJson } from '../json.ts';
 import type { Mutation } from '../mutations.ts';
@@ -26,6 +27,7 @@ export default function jwt(): Target {
     trustDomain,
     Object.entries(keys).map(([kid, { publicKey }]) => jwtAuthority(kid, publicKey)),
   );
+  const question = { audience: AUDIENCE, bundles: bundle, clock: { now: () => NOW_MS }, kid: 'optional' as const };
   /** What the fuzzer signed with a key of the bundle, and with which of them. */
   const signed = new Map<string, Set<string>>();
 
@@ -109,10 +111,10 @@ export default function jwt(): Target {
         shape = `${unverified.header.alg} ${unverified.header.kid === undefined} ${about(unverified.audience.length)}`;
         void [JSON.stringify(unverified), unverified.id.toString()];
       } catch (error) {
-        accepts(() => validateJwtSvid(token, { audience: AUDIENCE, bundles: bundle, nowMs: NOW_MS }));
+        accepts(() => validateJwtSvidSync(token, question));
         throw error;
       }
-      const svid = validateJwtSvid(token, { audience: AUDIENCE, bundles: bundle, nowMs: NOW_MS });
+      const svid = validateJwtSvidSync(token, question);
       const text = token.slice(0, token.lastIndexOf('.'));
       const signers = signed.get(text);
       if (signers === undefined) throw wrong('a token is believed that no key of the bundle signed', token);

@@ -1,6 +1,6 @@
 /** Certificate chains: nobody is believed whom the authority did not sign for, and OpenSSL agrees with every link. The input is a row of certificates, leaf first. */
+import { X509Bundle } from '../../../spiffe/x509/x509-bundle.ts';
 import { KeyObject, sign, X509Certificate } from 'node:crypto';
-import { X509Bundle } from '../../../spiffe/bundle/bundle.ts';
 import { splitCertificates } from '../../../spiffe/x509/certificate.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
 import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';

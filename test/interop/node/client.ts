@@ -166,9 +166,7 @@ async function serve(request: Request, signal: AbortSignal): Promise<object> {
     }
     case 'jwt.source': {
       const svid = token ?? (await fetchJwt(request))[0]?.token ?? '';
-      return jwtTold(
-        validateJwtSvid(svid, { audience, bundles: await withApi(addr, (api) => api.fetchJwtBundles()), nowMs: systemClock.now() }),
-      );
+      return jwtTold(await validateJwtSvid(svid, { audience, bundles: await withApi(addr, (api) => api.fetchJwtBundles()) }));
     }
     case 'mtls.listen':
       await listen(request, signal);

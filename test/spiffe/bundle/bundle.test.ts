@@ -1,8 +1,10 @@
+import { JwtBundle } from '../../../spiffe/jwt/jwt-bundle.ts';
+import { X509Bundle } from '../../../spiffe/x509/x509-bundle.ts';
 import { generateKeyPairSync } from 'node:crypto';
 import fc from 'fast-check';
 import * as jose from 'jose';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { Bundle, BundleSet, JwtBundle, jwtAuthority, X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { Bundle, BundleSet, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';

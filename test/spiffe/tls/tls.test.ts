@@ -1,11 +1,11 @@
 /** TLS between two ends that trust by trust domain: who gets through, and who does not; over real sockets, also below gRPC. */
+import { X509Bundle, type X509BundleSource } from '../../../spiffe/x509/x509-bundle.ts';
 import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net';
 import { connect as plainConnect, type TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { silent } from '../../../core/log.ts';
 import { createRpcServer, type RpcServer, service } from '../../../core/rpc.ts';
 import { EntryDefinition } from '../../../proto/gen/spire/api/server/entry/v1/entry.ts';
-import { X509Bundle, type X509BundleSource } from '../../../spiffe/bundle/bundle.ts';
 import type { Clock } from '../../../spiffe/clock.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';

@@ -1,4 +1,6 @@
 /** The Workload API client against a real gRPC server on a real UNIX socket, whose answers are scripted and whose certificates another hand made. */
+import { JwtBundle } from '../../../spiffe/jwt/jwt-bundle.ts';
+import { signJwtSvid } from '../../../spiffe/jwt/sign-jwt-svid.ts';
 import { sign } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -10,10 +12,10 @@ import {
   X509BundlesResponse,
   X509SVIDResponse,
 } from '../../../proto/gen/spiffe/workload/workload.ts';
-import { JwtBundle, jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
+import { jwtAuthority } from '../../../spiffe/bundle/bundle.ts';
 import type { Code } from '../../../spiffe/errors.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
-import { signJwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
+import { validateJwtSvidSync } from '../../../spiffe/jwt/jwt-svid.ts';
 import { Encoded } from '../../../spiffe/rpc/service.ts';
 import { WorkloadApiClient, type WorkloadApiClientOptions } from '../../../spiffe/workload-api/client.ts';
 import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
@@ -200,7 +202,7 @@ describe('the X.509 context', () => {
     const { client } = await workload({ fetchX509SVID: holding(x509([web])) });
     const { bundles } = await client.fetchX509Context();
     const token = (await jwt('/web', ['db'])).token;
-    expect(() => validateJwtSvid(token, { audience: ['db'], bundles, nowMs: NOW_MS })).toThrow(/no JWT authorities/);
+    expect(() => validateJwtSvidSync(token, { audience: ['db'], bundles, clock: { now: () => NOW_MS } })).toThrow(/no JWT authorities/);
   });
 
   test('of SVIDs with the same hint the first counts, of those without each (WAPI-31)', async () => {
@@ -338,7 +340,7 @@ describe('X.509 bundles', () => {
     expect([...bundles].map(({ trustDomain }) => trustDomain.name)).toEqual(['example.org', 'far.org']);
     expect(bundles.jwtBundle(td)?.isEmpty).toBe(true);
     const { token } = await jwt('/web', ['db']);
-    expect(() => validateJwtSvid(token, { audience: ['db'], bundles, nowMs: NOW_MS })).toThrow(/no JWT authorities/);
+    expect(() => validateJwtSvidSync(token, { audience: ['db'], bundles, clock: { now: () => NOW_MS } })).toThrow(/no JWT authorities/);
   });
 
   for (const [what, make] of [
@@ -447,7 +449,9 @@ describe('JWT bundles', () => {
     const { client } = await workload({ fetchJWTBundles: holding({ bundles: { 'spiffe://example.org': jwks() } }) });
     const bundles = await client.fetchJwtBundles();
     const { token } = await jwt('/web', ['db']);
-    expect(String(validateJwtSvid(token, { audience: ['db'], bundles, nowMs: NOW_MS }).id)).toBe('spiffe://example.org/web');
+    expect(String(validateJwtSvidSync(token, { audience: ['db'], bundles, clock: { now: () => NOW_MS } }).id)).toBe(
+      'spiffe://example.org/web',
+    );
     expect(() => verifyX509Svid([web.x509Svid], bundles, { nowMs: NOW_MS })).toThrow(/no authorities/);
   });
 
@@ -492,7 +496,9 @@ describe('validation by the server', () => {
     test(`an answer ${what} is refused`, async () => {
       const { client } = await workload({ validateJWTSVID: async () => ({ ...answer, claims: answer.claims && { ...answer.claims } }) });
       const { token } = await jwt('/web', ['db']);
-      expect(await failure(client.validateJwtSvid({ token, audience: 'db' }))).toMatchObject({ code: expect.stringMatching(/_INVALID$/) });
+      expect(await failure(client.validateJwtSvid({ token, audience: 'db' }))).toMatchObject({
+        code: expect.stringMatching(/_INVALID$/),
+      });
     });
   }
 

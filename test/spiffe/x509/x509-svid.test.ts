@@ -1,6 +1,7 @@
+import { X509Bundle } from '../../../spiffe/x509/x509-bundle.ts';
 import { inspect } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { Bundle, BundleSet, X509Bundle } from '../../../spiffe/bundle/bundle.ts';
+import { Bundle, BundleSet } from '../../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
