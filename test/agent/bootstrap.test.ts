@@ -1,4 +1,5 @@
 /** The first trust of an agent: from a file, or from a real https server whose CA is one of the process's own roots for the time of the test. */
+import { MAX_BUNDLE_BYTES } from '../../spiffe/jwt/jwt-bundle.ts';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type RequestListener, createServer as createHttpServer } from 'node:http';
@@ -10,7 +11,6 @@ import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { bootstrapBundle } from '../../agent/bootstrap.ts';
 import { agentSettings } from '../../agent/settings.ts';
-import { MAX_BUNDLE_BYTES } from '../../spiffe/bundle/bundle.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { formatPem } from '../../spiffe/x509/pem.ts';

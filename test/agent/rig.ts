@@ -1,4 +1,5 @@
 /** An agent without its server: entries are told, SVIDs are signed by an authority of the test; workloads call over a real UNIX socket. */
+import { signJwtSvid } from '../../spiffe/jwt/sign-jwt-svid.ts';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +20,6 @@ import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
 import { type Calls, openChannel } from '../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { signJwtSvid } from '../../spiffe/jwt/jwt-svid.ts';
 import { type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 
 export const trustDomain = TrustDomain.parse('example.org');

@@ -1,9 +1,10 @@
 /** The Workload API as a workload sees it: real gRPC over a real socket, an attestor that says what the test wants. */
+import { JwtBundle } from '../../spiffe/jwt/jwt-bundle.ts';
+import { X509Bundle } from '../../spiffe/x509/x509-bundle.ts';
 import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { fail } from '../../core/errors.ts';
 import type { X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
-import { JwtBundle, X509Bundle } from '../../spiffe/bundle/bundle.ts';
 import { splitCertificates } from '../../spiffe/x509/certificate.ts';
 import { type CallOptions, rpcStatusOf } from '../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
