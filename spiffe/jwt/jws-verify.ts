@@ -49,7 +49,7 @@ export async function verifyJwsWeb(
         : pss
           ? { name: 'RSA-PSS', saltLength: Number(hash.slice(3)) / 8 }
           : { name: 'RSASSA-PKCS1-v1_5' };
-    return await crypto.subtle.verify(parameters, imported, signature as Uint8Array<ArrayBuffer>, data as Uint8Array<ArrayBuffer>);
+    return await crypto.subtle.verify(parameters, imported, signature, data);
   } catch {
     return false;
   }
