@@ -108,7 +108,7 @@ export class ServerConnection {
             const through = options.issuers();
             return through.length > 0 ? { through } : {};
           },
-          authorize: ({ id, chain }) => {
+          authorize: (id, { chain }) => {
             if (!id.equals(expected))
               throw fail(
                 'SVID_UNTRUSTED',

@@ -106,7 +106,7 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
     bundles: parts.bundles,
     clock,
     handshakeMs: parts.handshakeMs ?? HANDSHAKE_MS,
-    authorize: (peer) => authorize(peer, parts),
+    authorize: (_, peer) => authorize(peer, parts),
     onConnection: (socket) => {
       doorway.done(socket);
       const peer = tlsPeer(socket);

@@ -40,6 +40,7 @@ export type Reason =
   | 'ID_PATH_TRAILING_SLASH'
   | 'ID_TOO_LONG'
   | 'ID_NOT_MEMBER'
+  | 'ID_NOT_ALLOWED'
   | 'DER_TRUNCATED'
   | 'DER_TRAILING'
   | 'DER_TAG'

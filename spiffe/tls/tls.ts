@@ -18,6 +18,7 @@ import { Certificate } from '../x509/certificate.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { SpiffeError } from '../errors.ts';
 import type { SpiffeId } from '../id.ts';
+import { requireMatch } from '../match.ts';
 import type { PathOptions } from '../x509/path.ts';
 import { verifyX509Svid, type X509Svid } from '../x509/x509-svid.ts';
 
@@ -31,8 +32,8 @@ export interface TlsPeer {
   readonly notAfterMs: number;
 }
 
-/** Refuses by throwing; runs after the peer's SVID was verified. */
-export type Authorize = (peer: TlsPeer) => void;
+/** As a `Matcher`, with more to go by. Runs after the peer's SVID was verified. */
+export type Authorize = (id: SpiffeId, peer: TlsPeer) => boolean | void;
 
 const peers = new WeakMap<object, TlsPeer>();
 
@@ -84,7 +85,7 @@ function judge(socket: TLSSocket, chainDer: readonly Buffer[], { bundles, author
   const [leaf] = chain;
   if (!leaf) throw new SpiffeError('SVID_INVALID', 'X509_CHAIN_EMPTY', 'the peer showed no certificate');
   const peer: TlsPeer = { id, chain, certificateSha256: leaf.sha256, notAfterMs: leaf.notAfterMs };
-  authorize(peer);
+  requireMatch(authorize, id, peer);
   peers.set(socket, peer);
   return peer;
 }

@@ -95,7 +95,7 @@ class Node {
     const socket = await connectTls(tcp, {
       svid: this.#svid(),
       bundles: context.bundles,
-      authorize: ({ id }) => {
+      authorize: (id) => {
         if (!id.equals(wanted)) throw new Error(`peer is ${id}`);
       },
     });

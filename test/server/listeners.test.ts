@@ -142,7 +142,7 @@ async function shake(name: string | undefined, from?: string): Promise<TLSSocket
     bundles,
     clock,
     alpn: ['h2'],
-    authorize: ({ id }) => {
+    authorize: (id) => {
       if (String(id) !== SERVER) throw new Error(String(id));
     },
   });
@@ -224,7 +224,7 @@ describe('who may come in', () => {
         bundles,
         clock,
         alpn: ['h2'],
-        authorize: (peer) => void (sha256 = peer.certificateSha256),
+        authorize: (_, peer) => void (sha256 = peer.certificateSha256),
       });
       tls.destroy();
       return sha256;

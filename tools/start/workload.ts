@@ -5,9 +5,9 @@
 import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { BundleSet } from '../../spiffe/bundle/bundle.ts';
-import { SpiffeError } from '../../spiffe/errors.ts';
 import { validateJwtSvidSync } from '../../spiffe/jwt/jwt-svid.ts';
-import { connectTls, type TlsPeer, TlsServer, tlsPeer } from '../../spiffe/tls/tls.ts';
+import { matchId } from '../../spiffe/match.ts';
+import { connectTls, TlsServer, tlsPeer } from '../../spiffe/tls/tls.ts';
 import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-api/client.ts';
 
 const client = new WorkloadApiClient();
@@ -24,10 +24,6 @@ function mine(): { readonly svid: X509Context['svids'][number]; readonly bundles
   if (!context || !svid) throw new Error('no identity yet');
   return { svid, bundles: context.bundles };
 }
-
-const only = (wanted: string) => (peer: TlsPeer) => {
-  if (String(peer.id) !== wanted) throw new SpiffeError('DENIED', undefined, `${peer.id} is not ${wanted}`);
-};
 
 async function followX509(): Promise<void> {
   for await (const next of client.watchX509Context({
@@ -50,7 +46,7 @@ function serve(peer: string): void {
     svid: mine().svid,
     client: 'required',
     bundles: { x509Bundle: (trustDomain) => mine().bundles.x509Bundle(trustDomain) },
-    authorize: only(peer),
+    authorize: matchId(peer),
     onRefused: (error) => say({ event: 'turned away', why: String(error) }),
     onConnection: (socket) => {
       createInterface({ input: socket }).once('line', (token) => {
@@ -73,7 +69,7 @@ async function call(port: number, peer: string): Promise<void> {
   const { svid, bundles } = mine();
   const token = (await client.fetchJwtSvid({ audience: peer, subject: svid.id, signal: stop.signal })).token;
   const socket = connect(port, '127.0.0.1');
-  const tls = await connectTls(socket, { svid, bundles, authorize: only(peer), signal: stop.signal });
+  const tls = await connectTls(socket, { svid, bundles, authorize: matchId(peer), signal: stop.signal });
   tls.write(`${token}\n`);
   for await (const line of createInterface({ input: tls })) say({ event: 'answer', line, peer: String(tlsPeer(tls)?.id) });
 }

@@ -7,8 +7,9 @@ import { systemClock } from '../../../spiffe/clock.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
 import { rpcStatusOf } from '../../../spiffe/rpc/channel.ts';
 import { SpiffeId } from '../../../spiffe/id.ts';
+import { matchAny, matchId } from '../../../spiffe/match.ts';
 import { type JwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';
-import { type Authorize, connectTls, TlsServer, tlsPeer } from '../../../spiffe/tls/tls.ts';
+import { connectTls, TlsServer, tlsPeer } from '../../../spiffe/tls/tls.ts';
 import { WorkloadApiClient, type X509Context } from '../../../spiffe/workload-api/client.ts';
 import { verifyX509Svid } from '../../../spiffe/x509/x509-svid.ts';
 
@@ -90,13 +91,7 @@ async function watch({ id, addr }: Request, signal: AbortSignal): Promise<void> 
 }
 
 /** Admits one SPIFFE ID, or with '' everybody who was verified. */
-const only =
-  (wanted: string): Authorize =>
-  ({ id }) => {
-    if (wanted !== '' && !id.equals(SpiffeId.parse(wanted))) {
-      throw new SpiffeError('DENIED', undefined, `the peer is ${id}, not ${wanted}`);
-    }
-  };
+const only = (wanted: string) => (wanted === '' ? matchAny() : matchId(wanted));
 
 async function lineOf(socket: TLSSocket): Promise<string> {
   for await (const line of createInterface({ input: socket })) return line;

@@ -8,9 +8,9 @@ import { createRpcServer, type RpcServer, service } from '../../../core/rpc.ts';
 import { EntryDefinition } from '../../../proto/gen/spire/api/server/entry/v1/entry.ts';
 import type { Clock } from '../../../spiffe/clock.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
-import { SpiffeError } from '../../../spiffe/errors.ts';
 import { openChannel, svidCredentials } from '../../../spiffe/rpc/channel.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
+import { matchAny, matchId } from '../../../spiffe/match.ts';
 import { type Authorize, connectTls, insecureConnectTls, tlsPeer, TlsServer } from '../../../spiffe/tls/tls.ts';
 import { X509Svid } from '../../../spiffe/x509/x509-svid.ts';
 import { NOW_MS, type TestCertificate, testCertificate } from '../../fakes/ca.ts';
@@ -19,12 +19,8 @@ const clock: Clock = { ...systemClock, now: () => NOW_MS };
 const expired: Clock = { ...systemClock, now: () => NOW_MS + 400 * 86_400_000 };
 const ours = TrustDomain.parse('example.org');
 const SERVER = 'spiffe://example.org/server';
-const any: Authorize = () => {};
-const only =
-  (id: string): Authorize =>
-  (peer) => {
-    if (String(peer.id) !== id) throw new SpiffeError('DENIED', undefined, `unexpected peer ${peer.id}`);
-  };
+const any = matchAny();
+const only = matchId;
 
 let root: TestCertificate;
 let other: TestCertificate;
