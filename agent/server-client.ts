@@ -17,7 +17,8 @@ import { type FollowRequest, PushDefinition } from '../proto/gen/warifu/api/serv
 import { Bundle, jwtAuthority } from '../spiffe/bundle/bundle.ts';
 import { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
-import { openChannel, rpcStatusOf, tlsCredentials } from '../spiffe/rpc/channel.ts';
+import { openChannel, tlsCredentials } from '../spiffe/rpc/channel.ts';
+import { rpcStatusOf } from '../spiffe/rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { sameAuthority } from '../spiffe/x509/path.ts';
 import { connectTls, insecureConnectTls } from '../spiffe/tls/tls.ts';

@@ -1,7 +1,8 @@
 /** A command's connection to a server or an agent, through its UNIX socket. Failures are told as SPIRE's users know them. */
 import { type CoreCode, fail } from '../core/errors.ts';
 import type { SpiffeError } from '../spiffe/errors.ts';
-import { type CallOptions, type Channel, openChannel, rpcStatusOf } from '../spiffe/rpc/channel.ts';
+import { openChannel } from '../spiffe/rpc/channel.ts';
+import { type CallOptions, type Channel, rpcStatusOf } from '../spiffe/rpc/calls.ts';
 import type { MethodDefinition, Request, Response, ServiceDefinition } from '../spiffe/rpc/service.ts';
 import { rpcErrorText } from './print.ts';
 import { resolveSocket, SERVER } from './sockets.ts';

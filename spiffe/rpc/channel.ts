@@ -11,37 +11,12 @@ import {
   credentials as grpcCredentials,
   Metadata,
   type ServiceError,
-  status as Status,
 } from '@grpc/grpc-js';
-import { Any } from '../../proto/gen/google/protobuf/any.ts';
-import { Status as RpcStatusMessage } from '../../proto/gen/google/rpc/status.ts';
 import { systemClock } from '../clock.ts';
-import { type Code, SpiffeError } from '../errors.ts';
-import { encodeMessage, type MethodDefinition, methodPath, type Request, type Response, type ServiceDefinition } from './service.ts';
+import { SpiffeError } from '../errors.ts';
+import { type CallOptions, type Calls, type Channel, errorOfStatus, STATUS } from './calls.ts';
+import { encodeMessage, type MethodDefinition, methodPath, type ServiceDefinition } from './service.ts';
 import { connectTls, type TlsClientOptions } from '../tls/tls.ts';
-
-export interface CallOptions {
-  /** Cancels the call; the promise or iteration then throws the signal's reason. */
-  readonly signal?: AbortSignal;
-  readonly metadata?: Readonly<Record<string, string>>;
-  /** From now. Default: none. */
-  readonly deadlineMs?: number;
-}
-
-type Method<M extends MethodDefinition> = M['responseStream'] extends true
-  ? M['requestStream'] extends true
-    ? (requests: AsyncIterable<Request<M>>, options?: CallOptions) => AsyncIterable<Response<M>>
-    : (request: Request<M>, options?: CallOptions) => AsyncIterable<Response<M>>
-  : (request: Request<M>, options?: CallOptions) => Promise<Response<M>>;
-
-export type Calls<D extends ServiceDefinition> = { readonly [K in keyof D['methods']]: Method<D['methods'][K]> };
-
-/** A channel: one connection, made when first needed, shared by every service called through it. Who opens it closes it. */
-export interface Channel {
-  service<D extends ServiceDefinition>(definition: D): Calls<D>;
-  /** Ends the connection; calls under way fail. */
-  close(): void;
-}
 
 export interface ChannelSettings {
   /** In grpc-js' form: `unix:///path`, `127.0.0.1:8081` (see `endpoint.ts`). */
@@ -157,58 +132,11 @@ async function feed(call: ClientDuplexStream<unknown, unknown>, requests: AsyncI
   if (open) call.end();
 }
 
-/** Each gRPC status as one of our codes; the wire's own words stay the message. */
-const CODES: Readonly<Record<number, Code>> = {
-  [Status.CANCELLED]: 'CANCELLED',
-  [Status.UNKNOWN]: 'INTERNAL',
-  [Status.INVALID_ARGUMENT]: 'REQUEST_INVALID',
-  [Status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
-  [Status.NOT_FOUND]: 'NOT_FOUND',
-  [Status.ALREADY_EXISTS]: 'ALREADY_EXISTS',
-  [Status.PERMISSION_DENIED]: 'DENIED',
-  [Status.RESOURCE_EXHAUSTED]: 'RESOURCE_EXHAUSTED',
-  [Status.FAILED_PRECONDITION]: 'FAILED_PRECONDITION',
-  [Status.ABORTED]: 'ABORTED',
-  [Status.OUT_OF_RANGE]: 'REQUEST_INVALID',
-  [Status.UNIMPLEMENTED]: 'UNIMPLEMENTED',
-  [Status.INTERNAL]: 'INTERNAL',
-  [Status.UNAVAILABLE]: 'UNAVAILABLE',
-  [Status.DATA_LOSS]: 'INTERNAL',
-  [Status.UNAUTHENTICATED]: 'UNAUTHENTICATED',
-};
-
-/** What the other side said, word for word: gRPC's number, its text, and the details it attached. */
-export interface RpcStatus {
-  readonly code: number;
-  readonly text: string;
-  readonly details: readonly Any[];
-}
-
-const answers = new WeakMap<object, RpcStatus>();
-
-/** The status behind an error that a call threw; undefined when the error is our own. */
-export function rpcStatusOf(error: unknown): RpcStatus | undefined {
-  return typeof error === 'object' && error !== null ? answers.get(error) : undefined;
-}
-
 function fromStatus(error: ServiceError): SpiffeError {
   if (error instanceof SpiffeError) return error;
-  const code = typeof error.code === 'number' ? error.code : Status.UNKNOWN;
-  const text = error.details ?? error.message;
-  const made = new SpiffeError(CODES[code] ?? 'INTERNAL', undefined, text, { cause: error });
-  answers.set(made, { code, text, details: detailsOf(error) });
-  return made;
-}
-
-function detailsOf(error: ServiceError): readonly Any[] {
-  const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
-  if (!(bytes instanceof Buffer)) return [];
-  try {
-    return RpcStatusMessage.decode(bytes).details;
-  } catch {
-    // details only add to the code: malformed ones are none
-    return [];
-  }
+  const [details] = error.metadata?.get('grpc-status-details-bin') ?? [];
+  const code = typeof error.code === 'number' ? error.code : STATUS.UNKNOWN;
+  return errorOfStatus(code, error.details ?? error.message, details instanceof Buffer ? details : undefined, error);
 }
 
 export interface SvidChannelSettings {

@@ -12,7 +12,8 @@ import { Bundle, BundleSet } from '../bundle/bundle.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { endpointFromEnv, parseEndpoint } from './endpoint.ts';
 import { type Code, SpiffeError } from '../errors.ts';
-import { type CallOptions, type Calls, type Channel, openChannel } from '../rpc/channel.ts';
+import { openHttp2Channel } from '../rpc/http2-channel.ts';
+import { type CallOptions, type Calls, type Channel } from '../rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../id.ts';
 import { DEFAULT_CLOCK_TOLERANCE_MS, type JwtSvid, parseJwtSvidUnverified } from '../jwt/jwt-svid.ts';
 import { watch } from '../watch.ts';
@@ -84,19 +85,9 @@ export class WorkloadApiClient {
 
   /** Throws REQUEST_INVALID for an address that is missing or malformed; reaches for nothing yet. */
   constructor(options: WorkloadApiClientOptions = {}) {
-    const { target } = options.address === undefined ? endpointFromEnv() : parseEndpoint(options.address);
     this.#clock = options.clock ?? systemClock;
     this.#backoff = options.backoff;
-    this.#channel = openChannel({
-      target,
-      options: {
-        // the way to our own machine never leads through a proxy
-        'grpc.enable_http_proxy': 0,
-        // how long to wait is up to our own back-off; the channel is to have looked again by then
-        'grpc.initial_reconnect_backoff_ms': 100,
-        'grpc.max_reconnect_backoff_ms': 500,
-      },
-    });
+    this.#channel = openHttp2Channel({ address: options.address === undefined ? endpointFromEnv() : parseEndpoint(options.address) });
     this.#api = this.#channel.service(SpiffeWorkloadAPIDefinition);
   }
 

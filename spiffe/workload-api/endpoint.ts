@@ -2,10 +2,8 @@
 import { isIPv4, isIPv6 } from 'node:net';
 import { type Reason, SpiffeError } from '../errors.ts';
 
-export interface Endpoint {
-  /** For `openChannel`. Names no host: nothing is ever looked up. */
-  readonly target: string;
-}
+/** Names no host: nothing is ever looked up. */
+export type Endpoint = { readonly path: string } | { readonly host: string; readonly port: number };
 
 export const ENDPOINT_VARIABLE = 'SPIFFE_ENDPOINT_SOCKET';
 
@@ -40,9 +38,9 @@ function parse(text: string, what: string): Endpoint {
   const [, scheme = '', rest = ''] = SCHEME.exec(text) ?? [];
   switch (scheme.toLowerCase()) {
     case 'unix':
-      return { target: `unix://${unixPath(rest, refuse)}` };
+      return { path: unixPath(rest, refuse) };
     case 'tcp':
-      return { target: tcpTarget(rest, refuse) };
+      return tcpAddress(rest, refuse);
     default:
       throw refuse('ENDPOINT_SCHEME', `the scheme must be unix or tcp, saw ${scheme === '' ? 'none' : JSON.stringify(scheme)}`);
   }
@@ -72,7 +70,7 @@ function unixPath(rest: string, refuse: Refuse): string {
   return path;
 }
 
-function tcpTarget(rest: string, refuse: Refuse): string {
+function tcpAddress(rest: string, refuse: Refuse): Endpoint {
   noMore(rest, 'a tcp address has an IP and a port and nothing else', refuse);
   const [authority, path] = hierarchy(rest);
   if (authority === undefined) throw refuse('ENDPOINT_TCP_HOST', 'two slashes begin the host: tcp://127.0.0.1:8000');
@@ -88,7 +86,7 @@ function tcpTarget(rest: string, refuse: Refuse): string {
   if (!/^[1-9][0-9]{0,4}$/.test(port) || Number(port) > 65_535) {
     throw refuse('ENDPOINT_TCP_PORT', `the port must be a number from 1 to 65535, saw ${JSON.stringify(port)}`);
   }
-  return bracketed === undefined ? `ipv4:${host}:${port}` : `ipv6:[${host}]:${port}`;
+  return { host, port: Number(port) };
 }
 
 function noMore(rest: string, why: string, refuse: Refuse): void {

@@ -10,7 +10,8 @@ import { type Log, silent } from '../../core/log.ts';
 import unix from '../../plugins/workload-attestor/unix.ts';
 import { SpiffeWorkloadAPIDefinition } from '../../proto/gen/spiffe/workload/workload.ts';
 import { systemClock } from '../../spiffe/clock.ts';
-import { type Calls, openChannel } from '../../spiffe/rpc/channel.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
+import { type Calls } from '../../spiffe/rpc/calls.ts';
 import { Latest } from '../../spiffe/latest.ts';
 import { createRig, header, Reader, realm, registration, type Rig, trustDomain } from './rig.ts';
 

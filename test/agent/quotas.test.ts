@@ -1,6 +1,6 @@
 /** What one caller may use of the public socket, over real connections. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { rpcStatusOf } from '../../spiffe/rpc/channel.ts';
+import { rpcStatusOf } from '../../spiffe/rpc/calls.ts';
 import { createRig, registration, type Rig } from './rig.ts';
 
 const metadata = { 'workload.spiffe.io': 'true' };

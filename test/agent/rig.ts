@@ -18,7 +18,8 @@ import { SpiffeWorkloadAPIDefinition } from '../../proto/gen/spiffe/workload/wor
 import { Bundle, jwtAuthority } from '../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../spiffe/x509/certificate.ts';
 import { systemClock } from '../../spiffe/clock.ts';
-import { type Calls, openChannel } from '../../spiffe/rpc/channel.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
+import { type Calls } from '../../spiffe/rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { type TestCertificate, testCertificate, testRoot } from '../fakes/ca.ts';
 

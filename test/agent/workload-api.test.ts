@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { fail } from '../../core/errors.ts';
 import type { X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
 import { splitCertificates } from '../../spiffe/x509/certificate.ts';
-import { type CallOptions, rpcStatusOf } from '../../spiffe/rpc/channel.ts';
+import { type CallOptions, rpcStatusOf } from '../../spiffe/rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { createRig, header, Reader, realm, type Realm, registration, type Rig, trustDomain } from './rig.ts';
 

@@ -17,7 +17,8 @@ import {
 } from '../../proto/gen/grpc/reflection/v1/reflection.ts';
 import { ServerReflectionDefinition as V1Alpha } from '../../proto/gen/grpc/reflection/v1alpha/reflection.ts';
 import { SpiffeWorkloadAPIDefinition } from '../../proto/gen/spiffe/workload/workload.ts';
-import { type Channel, openChannel } from '../../spiffe/rpc/channel.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
+import { type Channel } from '../../spiffe/rpc/calls.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'reflection-'));
 const path = join(directory, 'api.sock');

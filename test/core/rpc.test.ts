@@ -13,7 +13,8 @@ import { AgentDefinition } from '../../proto/gen/spire/api/server/agent/v1/agent
 import { CountEntriesRequest, EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry.ts';
 import { PermissionDeniedDetails } from '../../proto/gen/spire/api/types/status.ts';
 import { SpiffeWorkloadAPIDefinition, X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
-import { type Channel, openChannel, rpcStatusOf } from '../../spiffe/rpc/channel.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
+import { type Channel, rpcStatusOf } from '../../spiffe/rpc/calls.ts';
 import { Encoded } from '../../spiffe/rpc/service.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'warifu-rpc-'));

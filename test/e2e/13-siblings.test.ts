@@ -9,7 +9,8 @@ import { EntryDefinition } from '../../proto/gen/spire/api/server/entry/v1/entry
 import { SVIDDefinition } from '../../proto/gen/spire/api/server/svid/v1/svid.ts';
 import { Bundle } from '../../spiffe/bundle/bundle.ts';
 import { certificatesFromPem } from '../../spiffe/x509/certificate.ts';
-import { type Channel, openChannel, rpcStatusOf, svidCredentials } from '../../spiffe/rpc/channel.ts';
+import { openChannel, svidCredentials } from '../../spiffe/rpc/channel.ts';
+import { type Channel, rpcStatusOf } from '../../spiffe/rpc/calls.ts';
 import { TrustDomain } from '../../spiffe/id.ts';
 import { X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { Daemon } from './daemon.ts';

@@ -5,7 +5,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'nod
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { SpiffeWorkloadAPIDefinition } from '../../proto/gen/spiffe/workload/workload.ts';
-import { type Channel, openChannel } from '../../spiffe/rpc/channel.ts';
+import { openChannel } from '../../spiffe/rpc/channel.ts';
+import { type Channel } from '../../spiffe/rpc/calls.ts';
 import { type Agent, createRunningHouse, type House, ROOT } from './house.ts';
 
 /** A control group of the kernel for a process; needs root, as CI has it. */

@@ -17,7 +17,8 @@ import { createStrangersRpc, listenAdmin, listenTls, type TlsListener, type TlsL
 import type { State } from '../../server/state.ts';
 import { Bundle, BundleSet } from '../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../spiffe/x509/certificate.ts';
-import { type Channel, openChannel, tlsCredentials } from '../../spiffe/rpc/channel.ts';
+import { openChannel, tlsCredentials } from '../../spiffe/rpc/channel.ts';
+import { type Channel } from '../../spiffe/rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
 import { connectTls } from '../../spiffe/tls/tls.ts';
 import { X509Svid } from '../../spiffe/x509/x509-svid.ts';

@@ -1,4 +1,5 @@
 /** What is typed or configured: SPIFFE IDs, trust domains, selectors, endpoints, DNS names, path templates, PEM. The first octet says which. */
+import { isIP } from 'node:net';
 import { checkSelector, compareSelectors, selectorKey, selectorSet } from '../../../core/selector.ts';
 import { parsePathTemplate, type TemplateValues } from '../../../core/path-template.ts';
 import { parseSelector } from '../../../cli/ids.ts';
@@ -68,10 +69,10 @@ const KINDS: readonly ((text: string) => string)[] = [
     return `${about(set.length)} of ${about(all.length)}`;
   },
   function endpoint(text) {
-    const { target } = parseEndpoint(text);
-    if (!/^(?:unix:\/\/\/|ipv4:[\d.]+:\d+$|ipv6:\[[\da-fA-F:.]+\]:\d+$)/.test(target))
-      throw wrong('an endpoint that could name a host', target);
-    return target.slice(0, 5);
+    const endpoint = parseEndpoint(text);
+    if ('path' in endpoint ? !endpoint.path.startsWith('/') : isIP(endpoint.host) === 0)
+      throw wrong('an endpoint that could name a host', text);
+    return Object.keys(endpoint).join();
   },
   function dnsName(text) {
     checkDnsName(text);

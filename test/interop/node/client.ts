@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import type { TLSSocket } from 'node:tls';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { SpiffeError } from '../../../spiffe/errors.ts';
-import { rpcStatusOf } from '../../../spiffe/rpc/channel.ts';
+import { rpcStatusOf } from '../../../spiffe/rpc/calls.ts';
 import { SpiffeId } from '../../../spiffe/id.ts';
 import { matchAny, matchId } from '../../../spiffe/match.ts';
 import { type JwtSvid, validateJwtSvid } from '../../../spiffe/jwt/jwt-svid.ts';

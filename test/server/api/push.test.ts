@@ -23,7 +23,8 @@ import type { AgentCertificate, Node, Store } from '../../../server/store/store.
 import { Bundle, BundleSet } from '../../../spiffe/bundle/bundle.ts';
 import { Certificate } from '../../../spiffe/x509/certificate.ts';
 import { Latest } from '../../../spiffe/latest.ts';
-import { type Channel, openChannel, rpcStatusOf, tlsCredentials } from '../../../spiffe/rpc/channel.ts';
+import { openChannel, tlsCredentials } from '../../../spiffe/rpc/channel.ts';
+import { type Channel, rpcStatusOf } from '../../../spiffe/rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';
 import { connectTls } from '../../../spiffe/tls/tls.ts';
 import { X509Svid } from '../../../spiffe/x509/x509-svid.ts';
