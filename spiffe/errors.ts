@@ -25,7 +25,8 @@ export type Code =
 
 /**
  * Fine: which rule was broken. One per rule; what tests and docs name. A new rule adds a row here.
- * Prefix says the family: ID_ (SPIFFE-ID), DER_, PEM_, JSON_, KEY_, CSR_, X509_ (certificates and X509-SVID), JWT_ (JWT-SVID), BUNDLE_, ENDPOINT_ (Workload Endpoint), WAPI_.
+ * Prefix says the family: ID_ (SPIFFE-ID), DER_, PEM_, JSON_, KEY_, CSR_, X509_ (certificates and X509-SVID), JWT_ (JWT-SVID), BUNDLE_, ENDPOINT_ (Workload Endpoint), WAPI_, HTTP_, XFCC_
+ * (x-forwarded-client-cert).
  */
 export type Reason =
   | 'ID_EMPTY'
@@ -162,7 +163,19 @@ export type Reason =
   | 'ENDPOINT_TCP_HOST'
   | 'ENDPOINT_TCP_PORT'
   | 'WAPI_FIELD_MISSING'
-  | 'WAPI_MISMATCH';
+  | 'WAPI_MISMATCH'
+  | 'HTTP_CREDENTIAL_MISSING'
+  | 'HTTP_AUTHORIZATION'
+  | 'HTTP_AUTHORIZATION_REPEATED'
+  | 'XFCC_MISSING'
+  | 'XFCC_REPEATED'
+  | 'XFCC_TOO_LARGE'
+  | 'XFCC_ELEMENTS'
+  | 'XFCC_SYNTAX'
+  | 'XFCC_KEY'
+  | 'XFCC_URI'
+  | 'XFCC_HASH'
+  | 'XFCC_BY';
 
 export class SpiffeError<C extends string = Code, R extends string = string> extends Error {
   override readonly name = 'SpiffeError';

@@ -1,0 +1,71 @@
+/** Requests with a JWT-SVID (JWT-SVID §5.2, RFC 6750 §2.1): who sent one that is meant for us, and may. Needs no Node. */
+import { SpiffeError } from '../errors.ts';
+import { type JwtSvid, MAX_TOKEN_BYTES, validateJwtSvid, validateJwtSvidSync, type ValidateJwtOptions } from '../jwt/jwt-svid.ts';
+import type { Logger } from '../logger.ts';
+import type { Matcher } from '../match.ts';
+import type { JwtCaller } from './caller.ts';
+import { type Guard, guard, type HonoContext, type NodeRequest, oneHeader } from './guard.ts';
+
+export interface RequireJwtSvidOptions extends ValidateJwtOptions {
+  /** Who of those that the token proves may pass; `matchAny()` for everybody of the trust domains in `bundles`. Default: none, it must be said. */
+  readonly authorize: Matcher;
+  /** Told of every request that is refused, once; never told a token. Default: nobody. */
+  readonly log?: Logger | undefined;
+}
+
+/** RFC 9110 §11.4, RFC 6750 §2.1: the name in any case, spaces, one token. */
+const BEARER = /^bearer +([A-Za-z0-9._~+/-]+=*)$/i;
+/** The name and some spaces. */
+const MAX_HEADER_BYTES = MAX_TOKEN_BYTES + 64;
+
+/** RFC 6750 §3: a challenge has a parameter, and `error` only when a token was given. Why the token is no good is for the log. */
+const NO_TOKEN = 'Bearer realm="spiffe"';
+const BAD_TOKEN = 'Bearer realm="spiffe", error="invalid_token"';
+
+/**
+ * Lets through requests with `Authorization: Bearer <JWT-SVID>` whose token is valid for `audience` and whose identity `authorize` allows.
+ * Tokens in the query, a form or a cookie are not looked at. Throws REQUEST_INVALID at once for options that would let nobody or anybody pass.
+ */
+export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller> {
+  const { authorize, log, ...rest } = options;
+  const audience = typeof rest.audience === 'string' ? [rest.audience] : [...(rest.audience ?? [])];
+  if (audience.length === 0 || audience.some((one) => typeof one !== 'string' || one === ''))
+    throw new SpiffeError('REQUEST_INVALID', 'JWT_EXPECTED_AUDIENCE', 'the expected audience is empty: name at least one');
+  const how: ValidateJwtOptions = { ...rest, audience };
+  return guard<JwtCaller>({
+    node: (request) => callerOf(validateJwtSvidSync(tokenOf(headerOfNode(request)), how)),
+    web: async (context) => callerOf(await validateJwtSvid(tokenOf(headerOfWeb(context)), how)),
+    authorize,
+    challenge: ({ reason }) => (reason === 'HTTP_CREDENTIAL_MISSING' ? NO_TOKEN : BAD_TOKEN),
+    via: 'jwt',
+    log,
+  });
+}
+
+function callerOf(svid: JwtSvid): JwtCaller {
+  return Object.freeze({ via: 'jwt', id: svid.id, svid, claims: svid.claims });
+}
+
+function headerOfNode(request: NodeRequest): string | undefined {
+  return oneHeader(
+    request,
+    'authorization',
+    () => new SpiffeError('UNAUTHENTICATED', 'HTTP_AUTHORIZATION_REPEATED', 'more than one Authorization header'),
+  );
+}
+
+/** Where a header came twice, Fetch has joined both by a comma, which no token has. */
+function headerOfWeb({ req }: HonoContext): string | undefined {
+  return req.raw.headers.get('authorization') ?? undefined;
+}
+
+function tokenOf(header: string | undefined): string {
+  if (header === undefined) throw new SpiffeError('UNAUTHENTICATED', 'HTTP_CREDENTIAL_MISSING', 'no Authorization header');
+  if (header.length > MAX_HEADER_BYTES)
+    throw new SpiffeError('SVID_INVALID', 'JWT_TOO_LARGE', `an Authorization header of more than ${MAX_HEADER_BYTES} bytes`);
+  const [, token] = BEARER.exec(header) ?? [];
+  if (token !== undefined) return token;
+  throw /^[\s,]*bearer(?:[\s,]|$)/i.test(header)
+    ? new SpiffeError('UNAUTHENTICATED', 'HTTP_AUTHORIZATION', 'the Authorization header is not "Bearer" and one token')
+    : new SpiffeError('UNAUTHENTICATED', 'HTTP_CREDENTIAL_MISSING', 'the Authorization header has another scheme than Bearer');
+}
