@@ -10,6 +10,8 @@ export interface WatchOptions {
   readonly delayMs?: ((n: number) => number) | undefined;
   /** Told of each end of the stream, also while the reader is busy: a source hears DENIED here and forgets what was taken back. If it throws, the watch ends with that. */
   readonly onError?: ((error: unknown) => void) | undefined;
+  /** Whether the process stays alive while this waits to try again. Default true. */
+  readonly ref?: boolean | undefined;
 }
 
 /** As go-spiffe: about n seconds, 30 at the most. Spread over a second, so that those who lost the same server don't all come back at once. */
@@ -39,7 +41,7 @@ export async function* watch<T>(open: (signal: AbortSignal) => AsyncIterable<T>,
 }
 
 async function follow<T>(open: (signal: AbortSignal) => AsyncIterable<T>, options: WatchOptions, slot: Slot<T>): Promise<never> {
-  const { signal, clock = systemClock, delayMs = linearBackoff(), onError } = options;
+  const { signal, clock = systemClock, delayMs = linearBackoff(), onError, ref = true } = options;
   for (let failures = 0; ; ) {
     let end: unknown;
     try {
@@ -55,7 +57,7 @@ async function follow<T>(open: (signal: AbortSignal) => AsyncIterable<T>, option
     signal.throwIfAborted();
     if (isFinal(end)) throw end;
     onError?.(end);
-    await clock.sleep(delayMs(++failures), signal);
+    await clock.sleep(delayMs(++failures), signal, { ref });
   }
 }
 

@@ -12,7 +12,7 @@ import { Bundle, BundleSet } from '../bundle/bundle.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { endpointFromEnv, parseEndpoint } from './endpoint.ts';
 import { type Code, SpiffeError } from '../errors.ts';
-import { openHttp2Channel } from '../rpc/http2-channel.ts';
+import { type Http2CallOptions, openHttp2Channel } from '../rpc/http2-channel.ts';
 import { type CallOptions, type Calls, type Channel } from '../rpc/calls.ts';
 import { SpiffeId, TrustDomain } from '../id.ts';
 import { DEFAULT_CLOCK_TOLERANCE_MS, type JwtSvid, parseJwtSvidUnverified } from '../jwt/jwt-svid.ts';
@@ -47,6 +47,8 @@ export interface WatchCallOptions {
    * had was taken back (WAPI-34): forget it.
    */
   readonly onError?: ((error: unknown) => void) | undefined;
+  /** Whether the process stays alive for this watch. Default true. */
+  readonly ref?: boolean | undefined;
 }
 
 export interface JwtSvidParams extends FetchOptions {
@@ -77,6 +79,8 @@ type Api = Calls<typeof SpiffeWorkloadAPIDefinition>;
  * BUNDLE_INVALID (a malformed answer), CLOSED; or its signal's reason.
  */
 export class WorkloadApiClient {
+  /** `unix:///path` or `tcp://ip:port`. */
+  readonly address: string;
   readonly #channel: Channel;
   readonly #api: Api;
   readonly #clock: Clock;
@@ -87,8 +91,14 @@ export class WorkloadApiClient {
   constructor(options: WorkloadApiClientOptions = {}) {
     this.#clock = options.clock ?? systemClock;
     this.#backoff = options.backoff;
-    this.#channel = openHttp2Channel({ address: options.address === undefined ? endpointFromEnv() : parseEndpoint(options.address) });
+    const endpoint = options.address === undefined ? endpointFromEnv() : parseEndpoint(options.address);
+    this.address = 'path' in endpoint ? `unix://${endpoint.path}` : `tcp://${endpoint.host}:${endpoint.port}`;
+    this.#channel = openHttp2Channel({ address: endpoint });
     this.#api = this.#channel.service(SpiffeWorkloadAPIDefinition);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
   }
 
   /** Ends the connection; calls and watches under way, and later ones, throw CLOSED. */
@@ -163,16 +173,17 @@ export class WorkloadApiClient {
   }
 
   #watch<A, T>(
-    open: (call: CallOptions) => AsyncIterable<A>,
+    open: (call: Http2CallOptions) => AsyncIterable<A>,
     read: (answer: A) => T,
     options: WatchCallOptions,
   ): AsyncGenerator<T, never, void> {
-    const { onError } = options;
-    return watch((signal) => readEach(open({ signal, metadata: METADATA }), read, onError), {
+    const { onError, ref = true } = options;
+    return watch((signal) => readEach(open({ signal, metadata: METADATA, ref }), read, onError), {
       signal: this.#until(options.signal),
       clock: this.#clock,
       delayMs: this.#backoff,
       onError,
+      ref,
     });
   }
 
