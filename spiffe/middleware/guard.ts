@@ -12,7 +12,7 @@ import { type Refusal, refusal, report } from './refusal.ts';
 export interface NodeRequest {
   readonly headers: { readonly [name: string]: string | readonly string[] | undefined };
   readonly rawHeaders: readonly string[];
-  readonly socket: object;
+  readonly socket: { readonly remoteAddress?: string | undefined };
 }
 
 export interface NodeResponse {
@@ -238,9 +238,9 @@ export function incomingOf({ env }: HonoContext): NodeRequest | undefined {
 }
 
 /** For the log. A socket that is gone may refuse to be asked. */
-function addressOf(request: NodeRequest | undefined): unknown {
+function addressOf(request: NodeRequest | undefined): string | undefined {
   try {
-    return (request?.socket as { readonly remoteAddress?: unknown } | undefined)?.remoteAddress;
+    return request?.socket.remoteAddress;
   } catch {
     return undefined;
   }

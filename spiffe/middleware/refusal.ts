@@ -43,7 +43,7 @@ export function refusal(
 }
 
 /** One line. A log that throws changes nothing: the request stays refused, and the refusal is sent. */
-export function report(log: Logger | undefined, via: string, { status, error, id }: Refusal, peerAddress: unknown): void {
+export function report(log: Logger | undefined, via: string, { status, error, id }: Refusal, peerAddress: string | undefined): void {
   const { code, reason } = error instanceof SpiffeError ? error : { code: undefined, reason: undefined };
   const fields = {
     status,
@@ -51,7 +51,7 @@ export function report(log: Logger | undefined, via: string, { status, error, id
     ...(code !== undefined && { code }),
     ...(reason !== undefined && { reason }),
     ...(id && { spiffe_id: String(id) }),
-    ...(typeof peerAddress === 'string' && { peer_address: peerAddress }),
+    ...(peerAddress !== undefined && { peer_address: peerAddress }),
     // what is not ours comes whole: it is a fault that a person must find
     error: error instanceof SpiffeError ? error.message : error,
   };

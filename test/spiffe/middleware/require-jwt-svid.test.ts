@@ -261,7 +261,7 @@ describe('options that would let nobody or anybody pass are refused at once', ()
     ['an id for a matcher', { authorize: 'spiffe://example.org/web' }],
   ];
   for (const [what, change] of wrong) {
-    test(what, () => expect(() => requireJwtSvid({ ...options, ...change } as RequireJwtSvidOptions)).toThrow(SpiffeError));
+    test(what, () => expect(() => requireJwtSvid({ ...options, ...change })).toThrow(SpiffeError));
   }
   test('a list of audiences is taken as it was', async () => {
     const audience = ['orders'];

@@ -35,7 +35,7 @@ async function ofFastify(...guards: readonly AnyGuard[]): Promise<RequestListene
   let listener: RequestListener = () => {};
   const app = fastify({
     serverFactory: (handler) => {
-      listener = handler as RequestListener;
+      listener = handler;
       return createServer(listener);
     },
   });
@@ -68,13 +68,13 @@ export const FRAMEWORKS: Readonly<Record<string, Framework>> = {
     app.use((context) => {
       context.body = who(context.state.spiffe, context);
     });
-    return app.callback() as RequestListener;
+    return app.callback();
   },
   hono: (...guards) => {
     const app = new Hono<{ Variables: SpiffeVariables }>();
     for (const guard of guards) app.use(guard.hono);
     app.all('*', (c) => c.text(who(c.get('spiffe'), c)));
-    return getRequestListener(app.fetch) as RequestListener;
+    return getRequestListener(app.fetch);
   },
 };
 
