@@ -63,9 +63,19 @@ function numbersIn(text: string): Set<string> {
   return found;
 }
 
+/** The rows of a file of vectors become names of tests in test/spiffe/vectors.test.ts. */
+function numbersOfVectors(file: string): Set<string> {
+  const { rows: vectors = [] } = JSON.parse(read(file)) as { readonly rows?: readonly { readonly requirement?: string }[] };
+  return numbersIn(vectors.map(({ requirement = '' }) => requirement).join(' '));
+}
+
 /** The contracts are run by the tests of whoever keeps them. */
-const testFiles = globSync(['test/**/*.test.ts', 'test/contract/*.ts'], { cwd: ROOT }).filter((file) => file !== 'test/spec.test.ts');
-const named = new Map(testFiles.sort().map((file) => [file, numbersIn(read(file))]));
+const testFiles = globSync(['test/**/*.test.ts', 'test/contract/*.ts', 'test/vectors/*.json'], { cwd: ROOT }).filter(
+  (file) => file !== 'test/spec.test.ts',
+);
+const named = new Map(
+  testFiles.sort().map((file) => [file, file.endsWith('.json') ? numbersOfVectors(file) : numbersIn(read(file))] as const),
+);
 
 test('lists and ranges of numbers are read as such', () => {
   expect([...numbersIn('WE-25, WAPI-32, 37: X509-1 X509-2 (JWT-3…5), ID-1 TDB-2 GEN-3 but no KID-4, FED-5 or id-6')]).toEqual([
