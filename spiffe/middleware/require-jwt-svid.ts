@@ -1,6 +1,7 @@
 /** Requests with a JWT-SVID (JWT-SVID §5.2, RFC 6750 §2.1): who sent one that is meant for us, and may. Needs no Node. */
 import { SpiffeError } from '../errors.ts';
 import { type JwtSvid, MAX_TOKEN_BYTES, validateJwtSvid, validateJwtSvidSync, type ValidateJwtOptions } from '../jwt/jwt-svid.ts';
+import type { JwtBundleSource } from '../jwt/jwt-bundle.ts';
 import type { Logger } from '../logger.ts';
 import type { Matcher } from '../match.ts';
 import type { JwtCaller } from './caller.ts';
@@ -33,8 +34,22 @@ export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller>
     throw new SpiffeError('REQUEST_INVALID', 'JWT_EXPECTED_AUDIENCE', 'the expected audience is empty: name at least one');
   const how: ValidateJwtOptions = { ...rest, audience };
   return guard<JwtCaller>({
-    node: (request) => callerOf(validateJwtSvidSync(tokenOf(headerOfNode(request)), how)),
-    web: async (context) => callerOf(await validateJwtSvid(tokenOf(headerOfWeb(context)), how)),
+    node: (request) => {
+      const token = tokenOf(headerOfNode(request));
+      try {
+        return callerOf(validateJwtSvidSync(token, how));
+      } catch (error) {
+        throw orUnready(error, how.bundles);
+      }
+    },
+    web: async (context) => {
+      const token = tokenOf(headerOfWeb(context));
+      try {
+        return callerOf(await validateJwtSvid(token, how));
+      } catch (error) {
+        throw orUnready(error, how.bundles);
+      }
+    },
     authorize,
     challenge: ({ reason }) => (reason === 'HTTP_CREDENTIAL_MISSING' ? NO_TOKEN : BAD_TOKEN),
     via: 'jwt',
@@ -44,6 +59,14 @@ export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller>
 
 function callerOf(svid: JwtSvid): JwtCaller {
   return Object.freeze({ via: 'jwt', id: svid.id, svid, claims: svid.claims });
+}
+
+/** A source that has nothing yet, or was closed, finds no bundle of anybody: that is our fault, not the caller's. Sources say what they wait for. */
+function orUnready(error: unknown, bundles: JwtBundleSource & { readonly waitingFor?: string | undefined }): unknown {
+  const { waitingFor } = bundles;
+  return waitingFor !== undefined && error instanceof SpiffeError && error.code === 'BUNDLE_MISSING'
+    ? new SpiffeError('UNAVAILABLE', undefined, waitingFor, { cause: error })
+    : error;
 }
 
 function headerOfNode(request: NodeRequest): string | undefined {

@@ -5,6 +5,8 @@ import { connect } from 'node:net';
 import { Hono } from 'hono';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { SpiffeError } from '../../../spiffe/errors.ts';
+import type { TrustDomain } from '../../../spiffe/id.ts';
+import { JwtSource } from '../../../spiffe/source/jwt-source.ts';
 import { matchAny, memberOf } from '../../../spiffe/match.ts';
 import { spiffeOf } from '../../../spiffe/middleware/caller.ts';
 import { requireJwtSvid, type RequireJwtSvidOptions } from '../../../spiffe/middleware/require-jwt-svid.ts';
@@ -209,6 +211,28 @@ for (const [name, framework] of Object.entries(FRAMEWORKS)) {
       const [first, , second] = log.lines;
       expect(first).toMatchObject({ level: 'error', message: 'request could not be judged', fields: { status: 503, error: fault } });
       expect(second).toMatchObject({ level: 'error', fields: { code: 'CLOSED', error: 'the source is closed' } });
+    });
+
+    test('503 while a source waits for its first bundles, and when it was closed', async () => {
+      const source = new JwtSource({ address: 'unix:///nobody/listens/here.sock' });
+      const port = await serve(await framework(requireJwtSvid({ ...options, bundles: source })));
+      expectRefusal(await ask(port, { authorization: `Bearer ${await token()}` }), 503);
+      await source.close();
+      expectRefusal(await ask(port, { authorization: `Bearer ${await token()}` }), 503);
+      expect(log.lines.map(({ fields }) => [fields['code'], fields['error']])).toEqual([
+        ['UNAVAILABLE', expect.stringContaining('/nobody/listens/here.sock')],
+        ['UNAVAILABLE', 'the JWT source is closed'],
+      ]);
+    });
+
+    test('a source that has its bundles knows who is a stranger', async () => {
+      const source = { waitingFor: undefined as string | undefined, jwtBundle: (domain: TrustDomain) => bundles.jwtBundle(domain) };
+      const port = await serve(await framework(requireJwtSvid({ ...options, bundles: source })));
+      const stranger = { authorization: `Bearer ${await token({ sub: 'spiffe://nowhere.org/web' })}` };
+      expectRefusal(await ask(port, stranger), 401, BAD_TOKEN);
+      source.waitingFor = 'federated bundles';
+      expectRefusal(await ask(port, stranger), 503);
+      expect(await ask(port, { authorization: `Bearer ${await token()}` })).toMatchObject({ status: 200 });
     });
 
     test('a log that throws, or rejects, lets nobody in and ends nothing', async () => {
