@@ -30,9 +30,8 @@ const BAD_TOKEN = 'Bearer realm="spiffe", error="invalid_token"';
 export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller> {
   const { authorize, log, ...rest } = options;
   const audience = typeof rest.audience === 'string' ? [rest.audience] : [...(rest.audience ?? [])];
-  if (audience.length === 0 || audience.some((one) => typeof one !== 'string' || one === ''))
-    throw new SpiffeError('REQUEST_INVALID', 'JWT_EXPECTED_AUDIENCE', 'the expected audience is empty: name at least one');
   const how: ValidateJwtOptions = { ...rest, audience };
+  checkOptions(how);
   return guard<JwtCaller>({
     node: (request) => {
       const token = tokenOf(headerOfNode(request));
@@ -55,6 +54,17 @@ export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller>
     via: 'jwt',
     log,
   });
+}
+
+/** By the validator's own word, which comes before it reads a token; nothing is less of one than ''. */
+function checkOptions(how: ValidateJwtOptions): void {
+  if (typeof how.bundles?.jwtBundle !== 'function')
+    throw new SpiffeError('REQUEST_INVALID', undefined, 'who has the JWT bundles is missing: a source, a BundleSet or a Bundle');
+  try {
+    validateJwtSvidSync('', how);
+  } catch (error) {
+    if (error instanceof SpiffeError && error.code === 'REQUEST_INVALID') throw error;
+  }
 }
 
 function callerOf(svid: JwtSvid): JwtCaller {

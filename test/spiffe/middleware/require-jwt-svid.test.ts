@@ -76,6 +76,12 @@ function expectRefusal(answer: Answer, status: number, challenge?: string): void
   expect(answer.headers['content-type']).toMatch(/^application\/json/);
 }
 
+/** Tells the time once, when the guard is made. */
+function breaking() {
+  let asked = 0;
+  return { now: () => (asked++ === 0 ? clock.now() : Number.NaN) };
+}
+
 afterEach(() => void log.lines.splice(0));
 afterAll(closeAll);
 
@@ -200,7 +206,7 @@ for (const [name, framework] of Object.entries(FRAMEWORKS)) {
             },
           },
         },
-        { ...options, clock: { now: () => Number.NaN } },
+        { ...options, clock: breaking() },
       ];
       for (const how of failing) {
         const broken = await serve(await framework(requireJwtSvid(how)));
@@ -246,7 +252,7 @@ for (const [name, framework] of Object.entries(FRAMEWORKS)) {
       const guarded = await serve(await framework(requireJwtSvid({ ...options, log: bad })));
       expectRefusal(await ask(guarded), 401, NO_TOKEN);
       expectRefusal(await ask(guarded, { authorization: `Bearer ${await token({ sub: 'spiffe://other.org/web' }, foreignKey)}` }), 403);
-      const broken = await serve(await framework(requireJwtSvid({ ...options, log: bad, clock: { now: () => Number.NaN } })));
+      const broken = await serve(await framework(requireJwtSvid({ ...options, log: bad, clock: breaking() })));
       expectRefusal(await ask(broken, { authorization: `Bearer ${await token()}` }), 503);
       expect(await ask(guarded, { authorization: `Bearer ${await token()}` })).toMatchObject({ status: 200 });
     });
@@ -281,6 +287,10 @@ describe('options that would let nobody or anybody pass are refused at once', ()
     ['an empty list of audiences', { audience: [] }],
     ['an empty audience', { audience: '' }],
     ['an empty audience in a list', { audience: ['orders', ''] }],
+    ['no bundles', { bundles: undefined }],
+    ['bundles that are none', { bundles: {} }],
+    ['too wide a clock tolerance', { clockToleranceMs: 3_600_000 }],
+    ['a lifetime of nothing', { maxLifetimeMs: 0 }],
     ['no matcher', { authorize: undefined }],
     ['an id for a matcher', { authorize: 'spiffe://example.org/web' }],
   ];
