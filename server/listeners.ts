@@ -15,7 +15,7 @@ import { sameAuthority } from '../spiffe/x509/path.ts';
 import { type TlsPeer, TlsServer, tlsPeer } from '../spiffe/tls/tls.ts';
 import type { X509Svid } from '../spiffe/x509/x509-svid.ts';
 import { addressOf, Doorway, networkOf } from './doorway.ts';
-import { Endings } from './endings.ts';
+import { Endings } from '../spiffe/tls/endings.ts';
 
 export interface Listener {
   /** Takes no more connections; those that there are stay. */
@@ -119,7 +119,7 @@ export async function listenTls(parts: TlsListenerParts): Promise<TlsListener> {
         return;
       }
       socket.once('close', release);
-      if (peer) endings.add(socket, peer.notAfterMs);
+      if (peer) endings.add(socket, { endMs: peer.notAfterMs });
       (isKnown ? parts.rpc : parts.strangers).accept(socket, {
         kind: 'tls',
         address,

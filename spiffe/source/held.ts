@@ -27,9 +27,10 @@ export class Held<T> {
     throw this.#missing();
   }
 
-  /** Undefined where `value` would throw. */
+  /** Undefined while there is none; throws CLOSED after `end`. */
   get newest(): T | undefined {
-    return this.#end ? undefined : this.#value?.value;
+    if (this.#end) throw this.#end;
+    return this.#value?.value;
   }
 
   /** What is missing, and the newest failure; undefined when there is a value. */

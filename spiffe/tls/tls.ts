@@ -4,8 +4,9 @@
  */
 import { type X509BundleSource } from '../x509/x509-bundle.ts';
 import { constants } from 'node:crypto';
-import type { Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import {
+  checkServerIdentity,
   createSecureContext,
   type SecureContext,
   type SecureContextOptions,
@@ -37,9 +38,24 @@ export type Authorize = (id: SpiffeId, peer: TlsPeer) => boolean | void;
 
 const peers = new WeakMap<object, TlsPeer>();
 
-/** Who is at the other end of a socket that this file verified; undefined for any other socket, and for a client that showed no certificate. */
-export function tlsPeer(socket: object): TlsPeer | undefined {
-  return peers.get(socket);
+/**
+ * Who is at the other end: of a socket that this file verified, of an HTTP/2 session or stream over it, of a request or response of node:http and node:http2.
+ * Undefined for everything else, and for a peer that showed no certificate.
+ */
+export function tlsPeer(from: object): TlsPeer | undefined {
+  // only what is in the map counts: whatever else these members may hold says nothing
+  const { session, stream, socket } = from as { session?: unknown; stream?: unknown; socket?: unknown };
+  return known(from) ?? known(session) ?? known((stream as { session?: unknown } | null | undefined)?.session) ?? known(socket);
+}
+
+function known(thing: unknown): TlsPeer | undefined {
+  return typeof thing === 'object' && thing !== null ? peers.get(thing) : undefined;
+}
+
+/** From now on `tlsPeer` tells of this session what it tells of the socket below it, which Node hides behind a proxy. */
+export function tlsPeerOver(session: object, socket: TLSSocket): void {
+  const peer = peers.get(socket);
+  if (peer) peers.set(session, peer);
 }
 
 /** SPIFFE's TLS, both ends: 1.3, no tickets, no anchors for OpenSSL to judge by. Given again in full at every swap: Node forgets what is left out. */
@@ -50,8 +66,15 @@ const PROTOCOL: SecureContextOptions & { ca: [] } = {
   secureOptions: constants.SSL_OP_NO_TICKET,
 };
 
+/** What a web server shows: PEM, leaf first, and its key. */
+export interface WebCertificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
 /** The certificates and the key as Node names them. */
-function shown(svid: X509Svid): { cert: string; key: string } {
+function shown(svid: X509Svid | WebCertificate): WebCertificate {
+  if ('cert' in svid) return svid;
   const { certificates, key } = svid.toPem();
   return { cert: certificates, key };
 }
@@ -106,7 +129,9 @@ export interface TlsClientOptions extends Judge {
   /** What we show when asked; undefined: nothing. */
   readonly svid: X509Svid | undefined;
   readonly alpn?: readonly string[];
-  readonly signal?: AbortSignal;
+  /** The host as it was dialled: sent as SNI when it is a DNS name. Says nothing about who must answer. */
+  readonly host?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** TLS over a connected socket; resolves once the server is verified and authorized. Closes the socket when it is not, or when the signal aborts before. */
@@ -147,20 +172,71 @@ export function insecureConnectTls(
   });
 }
 
-function handshake(
-  socket: Socket,
-  options: { readonly svid: X509Svid | undefined; readonly alpn?: readonly string[]; readonly signal?: AbortSignal },
+interface Handshake {
+  readonly svid: X509Svid | undefined;
+  readonly alpn?: readonly string[];
+  readonly host?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+function handshake(socket: Socket, options: Handshake, check: (tls: TLSSocket) => void): Promise<TLSSocket> {
+  const { svid, alpn, host } = options;
+  const tls = tlsConnect({
+    ...PROTOCOL,
+    socket,
+    ...(svid && { secureContext: contextOf(svid) }),
+    ...(alpn && { ALPNProtocols: [...alpn] }),
+    ...(host !== undefined && isIP(host) === 0 && { servername: host }),
+    // judged below, by the bundle of the peer's own trust domain
+    rejectUnauthorized: false,
+  });
+  return finished(tls, options, check);
+}
+
+export interface WebTlsClientOptions {
+  /** What we show when asked. */
+  readonly svid: X509Svid | undefined;
+  /** The name or IP address that the server's certificate must have. */
+  readonly host: string;
+  /** PEM of the authorities to trust. Default: those that Node comes with. */
+  readonly roots?: string | readonly string[] | undefined;
+  readonly alpn?: readonly string[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** TLS to a server with a certificate of the Web PKI, judged by Node: authority, dates and name. It has no SPIFFE ID, and `tlsPeer` is undefined. */
+export function connectWebTls(socket: Socket, options: WebTlsClientOptions): Promise<TLSSocket> {
+  const { svid, host, roots, alpn } = options;
+  const tls = tlsConnect({
+    socket,
+    minVersion: 'TLSv1.2',
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+    ...(svid && shown(svid)),
+    ...(roots !== undefined && { ca: typeof roots === 'string' ? roots : [...roots] }),
+    ...(alpn && { ALPNProtocols: [...alpn] }),
+    ...(isIP(host) === 0 && { servername: host }),
+    host,
+    // with an IP address Node would take the name from `host` only if nothing were given
+    checkServerIdentity: (_, certificate) => checkServerIdentity(host, certificate),
+    rejectUnauthorized: true,
+  });
+  return finished(tls, options, () => {
+    if (!tls.authorized)
+      throw new SpiffeError('SVID_UNTRUSTED', undefined, `the certificate of ${host} is not trusted: ${String(tls.authorizationError)}`);
+  });
+}
+
+/** The protocol that was agreed on. Who knows no ALPN speaks HTTP/1.1. */
+function speaks(tls: TLSSocket, wanted: readonly string[]): boolean {
+  return tls.alpnProtocol ? wanted.includes(tls.alpnProtocol) : wanted.includes('http/1.1');
+}
+
+function finished(
+  tls: TLSSocket,
+  options: { readonly alpn?: readonly string[]; readonly signal?: AbortSignal | undefined },
   check: (tls: TLSSocket) => void,
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
-    const tls = tlsConnect({
-      ...PROTOCOL,
-      socket,
-      ...(options.svid && { secureContext: contextOf(options.svid) }),
-      ...(options.alpn && { ALPNProtocols: [...options.alpn] }),
-      // judged below, by the bundle of the peer's own trust domain
-      rejectUnauthorized: false,
-    });
     const limit = AbortSignal.timeout(HANDSHAKE_MS);
     const either = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
     const end = (error: unknown) => {
@@ -180,7 +256,7 @@ function handshake(
     tls.once('secureConnect', () => {
       try {
         const wanted = options.alpn;
-        if (wanted && !wanted.includes(tls.alpnProtocol || ''))
+        if (wanted && !speaks(tls, wanted))
           throw new SpiffeError('UNAVAILABLE', undefined, `the server speaks none of ${wanted.join(', ')}`);
         check(tls);
       } catch (error) {
@@ -195,9 +271,9 @@ function handshake(
 }
 
 export interface TlsServerOptions extends Judge {
-  readonly svid: X509Svid;
-  /** `required`: a client without a certificate is refused. `optional`: it is handed on, and `tlsPeer` is undefined. */
-  readonly client: 'required' | 'optional';
+  readonly svid: X509Svid | WebCertificate;
+  /** `required`: a client without a certificate is refused. `optional`: it is handed on, and `tlsPeer` is undefined. `none`: nobody is asked for one. */
+  readonly client: 'required' | 'optional' | 'none';
   readonly alpn?: readonly string[];
   /** Default 10 s. */
   readonly handshakeMs?: number;
@@ -228,15 +304,15 @@ export class TlsServer {
   }
 
   /** From now on new connections see this SVID; those that are open keep theirs. */
-  rotate(svid: X509Svid): void {
+  rotate(svid: X509Svid | WebCertificate): void {
     this.server.setSecureContext(this.#tlsOptions(svid));
   }
 
-  #tlsOptions(svid: X509Svid): TlsOptions {
+  #tlsOptions(svid: X509Svid | WebCertificate): TlsOptions {
     return {
       ...PROTOCOL,
       ...shown(svid),
-      requestCert: true,
+      requestCert: this.#options.client !== 'none',
       // judged in #handOn, by the bundle of the peer's own trust domain
       rejectUnauthorized: false,
       handshakeTimeout: this.#options.handshakeMs ?? HANDSHAKE_MS,
@@ -248,7 +324,7 @@ export class TlsServer {
     const options = this.#options;
     socket.on('error', () => socket.destroy());
     try {
-      if (options.alpn && !options.alpn.includes(socket.alpnProtocol || '')) {
+      if (options.alpn && !speaks(socket, options.alpn)) {
         throw new SpiffeError('REQUEST_INVALID', undefined, `the client speaks none of ${options.alpn.join(', ')}`);
       }
       const chain = presented(socket);
