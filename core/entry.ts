@@ -4,7 +4,7 @@ import { IdError, SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { fail, isCoded } from './errors.ts';
 import { idToMessage, memberIdOf, workloadIdOf } from './message-id.ts';
 import { checkSelector, type Selector, selectorSet } from './selector.ts';
-import { checkDnsName } from './x509/parts.ts';
+import { checkDnsName } from '../spiffe/x509/parts.ts';
 
 /** Immutable. Durations and instants are milliseconds here and seconds on the wire. */
 export interface Entry {

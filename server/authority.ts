@@ -5,7 +5,7 @@ import { fail } from '../core/errors.ts';
 import type { SigningKey } from '../core/plugin/key-manager.ts';
 import { issueX509Ca, issueX509Svid } from '../core/x509/issue.ts';
 import { keyTypeOf } from '../core/x509/key.ts';
-import type { Subject, SubjectParts } from '../core/x509/parts.ts';
+import type { Subject, SubjectParts } from '../spiffe/x509/parts.ts';
 import type { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';

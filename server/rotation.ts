@@ -9,7 +9,7 @@ import type { KeyManager, KeyType, SigningKey } from '../core/plugin/key-manager
 import type { DirectAuthority, UpstreamAuthority, X509CaChain } from '../core/plugin/upstream-authority.ts';
 import { isStop, runAll } from '../core/tasks.ts';
 import { buildCaCsr, keyId } from '../core/x509/issue.ts';
-import type { SubjectParts } from '../core/x509/parts.ts';
+import type { SubjectParts } from '../spiffe/x509/parts.ts';
 import { Certificate } from '../spiffe/x509/certificate.ts';
 import type { Clock } from '../spiffe/clock.ts';
 import type { TrustDomain } from '../spiffe/id.ts';

@@ -14,7 +14,7 @@ import type { ProgramParts } from '../core/program.ts';
 import { reflection } from '../core/reflection.ts';
 import { createRpcServer, type RpcServer, type Service, service } from '../core/rpc.ts';
 import { runAll } from '../core/tasks.ts';
-import type { SubjectParts } from '../core/x509/parts.ts';
+import type { SubjectParts } from '../spiffe/x509/parts.ts';
 import { HealthDefinition } from '../proto/gen/grpc/health/v1/health.ts';
 import { AgentDefinition } from '../proto/gen/spire/api/server/agent/v1/agent.ts';
 import { BundleDefinition } from '../proto/gen/spire/api/server/bundle/v1/bundle.ts';

@@ -8,7 +8,7 @@ import { importSpki, type Spki, takeSpki } from '../../spiffe/x509/spki.ts';
 import { checkName, type Name, nameText, readName } from '../../spiffe/x509/x500-name.ts';
 import { fail } from '../errors.ts';
 import { type Signer, signCertificate, signWithKey } from './key.ts';
-import { nameDer, type Subject, SVID_SUBJECT, subjectAltName } from './parts.ts';
+import { nameDer, type Subject, SVID_SUBJECT, subjectAltName } from '../../spiffe/x509/parts.ts';
 
 /** A request of 500 DNS names fits many times; what one stranger may make us read. */
 export const MAX_CSR_BYTES = 64 * 1024;

@@ -21,7 +21,7 @@ import {
   skiExtension,
   subjectAltName,
   uriNameConstraintsExtension,
-} from './parts.ts';
+} from '../../spiffe/x509/parts.ts';
 
 /** Who signs: the certificate names it, the key is its own. */
 export interface Issuer {

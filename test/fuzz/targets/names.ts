@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import { checkSelector, compareSelectors, selectorKey, selectorSet } from '../../../core/selector.ts';
 import { parsePathTemplate, type TemplateValues } from '../../../core/path-template.ts';
 import { parseSelector } from '../../../cli/ids.ts';
-import { checkDnsName } from '../../../core/x509/parts.ts';
+import { checkDnsName } from '../../../spiffe/x509/parts.ts';
 import { TEMPLATE_FIELDS } from '../../../plugins/node-attestor/x509pop/settings.ts';
 import { parseEndpoint } from '../../../spiffe/workload-api/endpoint.ts';
 import { SpiffeId, TrustDomain } from '../../../spiffe/id.ts';

@@ -1,9 +1,9 @@
 /** The parts that certificates and requests are written from: names and extensions, as DER. */
-import { type KeyUsage, keyUsageBits } from '../../spiffe/x509/certificate.ts';
-import { der, derOid, TAG } from '../../spiffe/x509/der.ts';
-import { SpiffeId } from '../../spiffe/id.ts';
-import { checkName, readName } from '../../spiffe/x509/x500-name.ts';
-import { fail } from '../errors.ts';
+import { type Reason, SpiffeError } from '../errors.ts';
+import { SpiffeId } from '../id.ts';
+import { type KeyUsage, keyUsageBits } from './certificate.ts';
+import { der, derOid, TAG } from './der.ts';
+import { checkName, readName } from './x500-name.ts';
 
 /** A subject by its parts, in the order in which Go writes them; or a raw Name, taken as it is. */
 export interface SubjectParts {
@@ -75,9 +75,7 @@ function contentsLength(value: Buffer): number {
 
 function text(value: string): Buffer {
   if (value === '' || value.length > MAX_VALUE)
-    throw fail('REQUEST_INVALID', `the name part ${JSON.stringify(value.slice(0, 100))} must have 1 to ${MAX_VALUE} characters`, {
-      reason: 'X509_NAME',
-    });
+    throw invalid('X509_NAME', `the name part ${JSON.stringify(value.slice(0, 100))} must have 1 to ${MAX_VALUE} characters`);
   return PRINTABLE.test(value) ? der(TAG.printableString, Buffer.from(value, 'latin1')) : der(TAG.utf8String, Buffer.from(value, 'utf8'));
 }
 
@@ -134,11 +132,11 @@ const DNS_LABEL = /^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
 
 /** A DNS name as certificates may carry it: labels of letters, digits, `-` and `_`; the first may be `*`. Throws REQUEST_INVALID. */
 export function checkDnsName(name: string): void {
-  if (name.trim() === '') throw fail('REQUEST_INVALID', 'empty or only whitespace', { reason: 'X509_SAN' });
+  if (name.trim() === '') throw invalid('X509_SAN', 'empty or only whitespace');
   const labels = name.split('.');
   const plain = labels[0] === '*' && labels.length > 1 ? labels.slice(1) : labels;
   if (name.length > 253 || !plain.every((label) => DNS_LABEL.test(label))) {
-    throw fail('REQUEST_INVALID', `${JSON.stringify(name.slice(0, 300))} is not a valid DNS name`, { reason: 'X509_SAN' });
+    throw invalid('X509_SAN', `${JSON.stringify(name.slice(0, 300))} is not a valid DNS name`);
   }
 }
 
@@ -148,4 +146,8 @@ export function subjectAltName(uris: readonly string[], dns: readonly string[], 
   for (const uri of uris) SpiffeId.parse(uri);
   const names = [...dns.map((name) => der(0x82, Buffer.from(name, 'latin1'))), ...uris.map((uri) => der(0x86, Buffer.from(uri, 'latin1')))];
   return extension(EXTENSION.san, critical, der(TAG.sequence, ...names));
+}
+
+function invalid(reason: Reason, why: string): SpiffeError {
+  return new SpiffeError('REQUEST_INVALID', reason, why);
 }
