@@ -144,6 +144,11 @@ export function checkDnsName(name: string): void {
 export function subjectAltName(uris: readonly string[], dns: readonly string[], critical: boolean): Buffer {
   for (const name of dns) checkDnsName(name);
   for (const uri of uris) SpiffeId.parse(uri);
+  return altNames(uris, dns, critical);
+}
+
+/** The same for names that nobody has looked at. @param uris ASCII */
+export function altNames(uris: readonly string[], dns: readonly string[], critical: boolean): Buffer {
   const names = [...dns.map((name) => der(0x82, Buffer.from(name, 'latin1'))), ...uris.map((uri) => der(0x86, Buffer.from(uri, 'latin1')))];
   return extension(EXTENSION.san, critical, der(TAG.sequence, ...names));
 }
