@@ -149,22 +149,24 @@ export function svidCredentials(settings: SvidChannelSettings): ChannelCredentia
   return tlsCredentials((socket) => connectTls(socket, { ...settings.tls(), alpn: ['h2'] }));
 }
 
-/** Credentials that run any handshake; what it rejects with is the connection's failure. */
-export function tlsCredentials(handshake: (socket: Socket) => Promise<TLSSocket>): ChannelCredentials {
+/** Credentials that run any handshake, told the host that the channel's target names; what it rejects with is the connection's failure. */
+export function tlsCredentials(handshake: (socket: Socket, host: string) => Promise<TLSSocket>): ChannelCredentials {
   return new OwnTls(handshake);
 }
 
 /** grpc-js makes its TLS through members of its credentials that it marks as its own; pinned version, held by a test. */
 class OwnTls extends ChannelCredentials {
-  readonly #handshake: (socket: Socket) => Promise<TLSSocket>;
+  readonly #handshake: (socket: Socket, host: string) => Promise<TLSSocket>;
+  readonly #call: CallCredentials;
 
-  constructor(handshake: (socket: Socket) => Promise<TLSSocket>) {
+  constructor(handshake: (socket: Socket, host: string) => Promise<TLSSocket>, call = CallCredentials.createEmpty()) {
     super();
     this.#handshake = handshake;
+    this.#call = call;
   }
 
-  override compose(): ChannelCredentials {
-    return this;
+  override compose(call: CallCredentials): ChannelCredentials {
+    return new OwnTls(this.#handshake, this.#call.compose(call));
   }
 
   override _isSecure(): boolean {
@@ -175,12 +177,14 @@ class OwnTls extends ChannelCredentials {
     return this === other;
   }
 
-  override _createSecureConnector(): ReturnType<ChannelCredentials['_createSecureConnector']> {
+  override _createSecureConnector(target: { readonly path: string }): ReturnType<ChannelCredentials['_createSecureConnector']> {
     const handshake = this.#handshake;
+    const call = this.#call;
+    const [, bracketed, plain = ''] = /^(?:\[(.*)\]|(.*?))(?::\d+)?$/.exec(target.path) ?? [];
     return {
-      connect: async (socket) => ({ socket: await handshake(socket), secure: true }),
+      connect: async (socket) => ({ socket: await handshake(socket, bracketed ?? plain), secure: true }),
       waitForReady: () => Promise.resolve(),
-      getCallCredentials: () => CallCredentials.createEmpty(),
+      getCallCredentials: () => call,
       destroy: () => {},
     };
   }

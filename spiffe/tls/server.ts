@@ -1,0 +1,154 @@
+/** The server's side of SPIFFE TLS: whoever is handed on has been verified and authorized. mTLS, TLS, or a certificate of the Web PKI with mTLS. */
+import { createServer, type Server, type Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { type Clock, systemClock } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import { matchAny } from '../match.ts';
+import type { X509Svid } from '../x509/x509-svid.ts';
+import { LiveConnections } from './live.ts';
+import { checkMode, type ServerMode } from './mode.ts';
+import { TlsServer, type WebCertificate } from './tls.ts';
+
+export type TlsServerSettings = ServerMode & {
+  readonly clock?: Clock | undefined;
+  /** A handshake longer than this is given up. Default 10 s. */
+  readonly handshakeMs?: number | undefined;
+  /** Connections stay when an SVID ends or the client's trust goes. Default false: they are told at 80 to 90 % of their life, and end with the SVIDs. */
+  readonly keep?: boolean | undefined;
+  /** Told of every connection that was refused, and why: the client hears nothing of that. */
+  readonly log?: Logger | undefined;
+};
+
+const HANDSHAKE_MS = 10_000;
+
+export interface Acceptor {
+  readonly alpn?: readonly string[] | undefined;
+  /** A verified connection; gives how its user is told that it takes nothing new, if he can be told. */
+  readonly onConnection: (socket: TLSSocket) => (() => void) | void;
+  readonly onRefused?: ((error: unknown, socket: Socket) => void) | undefined;
+}
+
+/** Makes of TCP connections verified ones. The newest SVID is shown to each; holds nothing that needs closing. */
+export class TlsAcceptor {
+  readonly #settings: TlsServerSettings;
+  readonly #acceptor: Acceptor;
+  readonly #live: LiveConnections;
+  readonly #clock: Clock;
+  #tls: TlsServer | undefined;
+  #shown: X509Svid | WebCertificate | undefined;
+  /** What was shown before: a handshake may still be under way with it. */
+  #before: { readonly notAfterMs: number; readonly untilMs: number } | undefined;
+
+  /** Throws REQUEST_INVALID when something is missing. */
+  constructor(settings: TlsServerSettings, acceptor: Acceptor) {
+    checkMode('server', settings);
+    this.#settings = settings;
+    this.#acceptor = acceptor;
+    this.#clock = settings.clock ?? systemClock;
+    const { source, authorize, clock, keep, log } = settings;
+    this.#live = new LiveConnections({ source, authorize, role: 'server', clock, keep, log });
+  }
+
+  /** Refuses at once when we have no SVID to show. */
+  accept(socket: Socket): void {
+    let tls: TlsServer;
+    try {
+      tls = this.#current();
+    } catch (error) {
+      this.#refused(error, socket);
+      socket.destroy();
+      return;
+    }
+    tls.accept(socket);
+  }
+
+  /** Judges the clients of all live connections anew: call it when `authorize` would now answer differently. */
+  recheck(): Promise<void> {
+    return this.#live.recheck();
+  }
+
+  #current(): TlsServer {
+    const settings = this.#settings;
+    const shown = settings.mode === 'mtls-web' ? settings.certificate() : settings.source.svid;
+    const handshakeMs = settings.handshakeMs ?? HANDSHAKE_MS;
+    if (!this.#tls) {
+      this.#tls = new TlsServer({
+        svid: shown,
+        client: settings.mode === 'tls' ? 'none' : 'required',
+        bundles: settings.source,
+        authorize: settings.authorize ?? matchAny(),
+        clock: this.#clock,
+        handshakeMs,
+        ...(this.#acceptor.alpn && { alpn: this.#acceptor.alpn }),
+        onConnection: (socket) => this.#verified(socket),
+        onRefused: (error, socket) => this.#refused(error, socket),
+      });
+    } else if (!same(shown, this.#shown)) {
+      if (this.#shown && 'notAfterMs' in this.#shown)
+        this.#before = { notAfterMs: this.#shown.notAfterMs, untilMs: this.#clock.monotonic() + handshakeMs };
+      this.#tls.rotate(shown);
+    }
+    this.#shown = shown;
+    return this.#tls;
+  }
+
+  #verified(socket: TLSSocket): void {
+    const drain = this.#acceptor.onConnection(socket);
+    const ends: number[] = [];
+    if (this.#shown && 'notAfterMs' in this.#shown) ends.push(this.#shown.notAfterMs);
+    if (this.#before && this.#clock.monotonic() < this.#before.untilMs) ends.push(this.#before.notAfterMs);
+    this.#live.add(socket, ends.length > 0 ? Math.min(...ends) : undefined, drain ?? undefined);
+  }
+
+  #refused(error: unknown, socket: Socket): void {
+    try {
+      this.#settings.log?.warn('Connection refused', { address: socket.remoteAddress, error });
+    } catch {
+      // the logger is the user's
+    }
+    this.#acceptor.onRefused?.(error, socket);
+  }
+}
+
+/** A server whose listener gets verified connections only. Listen and close as any server of node:net; its `tlsClientError` tells of each one refused. */
+export function createSpiffeServer(
+  settings: TlsServerSettings & { readonly alpn?: readonly string[] | undefined },
+  onConnection: (socket: TLSSocket) => void,
+): Server {
+  const server = createServer({ pauseOnConnect: true });
+  const acceptor = new TlsAcceptor(settings, {
+    alpn: settings.alpn,
+    onConnection,
+    onRefused: (error, socket) => void server.emit('tlsClientError', error, socket),
+  });
+  server.on('connection', (socket) => acceptor.accept(socket));
+  return server;
+}
+
+/**
+ * Puts TLS before a server that handles plain connections, of node:http or node:http2: what it gets are verified ones.
+ * @param serve given each one and the server's own handling of it; gives how its user is told that it takes nothing new
+ */
+export function feed(
+  server: Server,
+  settings: TlsServerSettings,
+  alpn: readonly string[],
+  serve: (socket: TLSSocket, handle: (socket: TLSSocket) => void) => (() => void) | void,
+): void {
+  const handlers = server.listeners('connection');
+  server.removeAllListeners('connection');
+  const handle = (socket: TLSSocket) => {
+    for (const one of handlers) Reflect.apply(one, server, [socket]);
+  };
+  const acceptor = new TlsAcceptor(settings, {
+    alpn,
+    onConnection: (socket) => serve(socket, handle),
+    onRefused: (error, socket) => void server.emit('tlsClientError', error, socket),
+  });
+  server.on('connection', (socket) => acceptor.accept(socket));
+}
+
+function same(a: X509Svid | WebCertificate, b: X509Svid | WebCertificate | undefined): boolean {
+  if (a === b) return true;
+  return b !== undefined && 'cert' in a && 'cert' in b && a.cert === b.cert && a.key === b.key;
+}
