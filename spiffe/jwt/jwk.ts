@@ -49,7 +49,7 @@ export function readJwk(jwk: JsonObject): { readonly kind: JwtKeyKind; readonly 
     const curve = typeof crv === 'string' ? CURVES[crv as Curve] : undefined;
     const [x, y] = [base64url(jwk['x']), base64url(jwk['y'])];
     if (!curve || x?.length !== curve.bytes || y?.length !== curve.bytes) throw fault('BUNDLE_JWK', 'an EC key with malformed crv, x or y');
-    if (!isOnCurve(curve, numberOf(x), numberOf(y)))
+    if (!isOnCurve(crv as Curve, x, y))
       throw fault('BUNDLE_JWK', 'a key of kty EC that is no key: the point is not on its curve');
     return { kind: { type: 'ec', curve: crv as Curve }, jwk: { kty, crv: crv as Curve, x: jwk['x'] as string, y: jwk['y'] as string } };
   }
@@ -69,15 +69,20 @@ export function readJwk(jwk: JsonObject): { readonly kind: JwtKeyKind; readonly 
   throw fault('BUNDLE_JWK', 'a key without kty');
 }
 
-function isOnCurve({ p, b }: { readonly p: bigint; readonly b: bigint }, x: bigint, y: bigint): boolean {
+/** Whether these coordinates are those of a point. Microseconds; a crypto library would tell as well, once it has read the key. */
+export function isOnCurve(curve: Curve, xBytes: Uint8Array, yBytes: Uint8Array): boolean {
+  const { p, b } = CURVES[curve];
+  const [x, y] = [numberOf(xBytes), numberOf(yBytes)];
   return x < p && y < p && (y * y - (x * x * x - 3n * x + b)) % p === 0n;
 }
 
 function numberOf(bytes: Uint8Array): bigint {
   let hex = '0x';
-  for (const byte of bytes) hex += byte.toString(16).padStart(2, '0');
+  for (const byte of bytes) hex += HEX[byte];
   return BigInt(hex);
 }
+
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
 function unsigned(bytes: Uint8Array): Uint8Array {
   let from = 0;

@@ -416,7 +416,9 @@ const READERS: ReadonlyMap<string, ExtensionReader> = new Map<string, ExtensionR
   ],
   [
     oidKey('2.5.29.14'),
-    (found, value) => {
+    (found, value, critical) => {
+      // RFC 5280 §4.2.1.1, §4.2.1.2: neither identifier is ever critical, and Go reads no certificate where one is.
+      if (critical) throw derFault('X509_EXTENSION', 'a critical subject key identifier');
       const identifier = new DerReader(value);
       found.ski = identifier.take(TAG.octetString);
       identifier.close();
@@ -425,7 +427,8 @@ const READERS: ReadonlyMap<string, ExtensionReader> = new Map<string, ExtensionR
   ],
   [
     oidKey('2.5.29.35'),
-    (found, value) => {
+    (found, value, critical) => {
+      if (critical) throw derFault('X509_EXTENSION', 'a critical authority key identifier');
       const identifier = readWhole(value, TAG.sequence);
       if (identifier.peek() === 0x80) found.aki = identifier.take(0x80);
       // Of no use to us, but malformed they would end the reading of others.
@@ -441,8 +444,23 @@ const READERS: ReadonlyMap<string, ExtensionReader> = new Map<string, ExtensionR
     },
   ],
   // certificatePolicies: we accept any policy, and a certificate that demands one has a critical policyConstraints, which we refuse.
-  [oidKey('2.5.29.32'), () => undefined],
+  [oidKey('2.5.29.32'), (_found, value) => checkPolicies(value)],
 ]);
+
+/** RFC 5280 §4.2.1.4: one or more, each once; qualifiers are for people. */
+function checkPolicies(value: Buffer): void {
+  const policies = readWhole(value, TAG.sequence);
+  const seen = new Set<string>();
+  if (policies.done) throw derFault('X509_EXTENSION', 'an empty list of policies');
+  while (!policies.done) {
+    const policy = policies.enter(TAG.sequence);
+    const oid = policy.oid();
+    if (seen.has(oid)) throw derFault('X509_EXTENSION', `the policy ${oidText(oid)} twice`);
+    seen.add(oid);
+    if (!policy.done) policy.take(TAG.sequence);
+    policy.close();
+  }
+}
 
 /** @param value the contents of a subjectAltName extension, from a certificate or a request. */
 export function readAltNames(

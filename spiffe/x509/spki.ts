@@ -1,7 +1,7 @@
 /** A public key as SubjectPublicKeyInfo (RFC 5280 §4.1.2.7): what kind it is, and whether it may be used at all. */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { SpiffeError } from '../errors.ts';
-import { coordinateBytes, type EcJwk, type PublicJwk, type RsaJwk } from '../jwt/jwk.ts';
+import { coordinateBytes, type EcJwk, isOnCurve, type PublicJwk, type RsaJwk } from '../jwt/jwk.ts';
 import { type Curve, type KeyKind, rsaBits } from '../key-kind.ts';
 import { type DerReader, der, derBits, derFault, derOid, derUnsigned, oidKey, oidText, readWhole, TAG } from './der.ts';
 
@@ -38,6 +38,9 @@ export function readSpki(der: Buffer): Spki {
     spki.close();
     if (known && (bits.length !== 1 + 2 * coordinateBytes(known) || bits[0] !== 4))
       throw derFault('KEY_MALFORMED', 'an EC point that is not in uncompressed form');
+    // Nobody may hold a leaf whose key the TLS library would be the first to refuse.
+    if (known && !isOnCurve(known, bits.subarray(1, 1 + coordinateBytes(known)), bits.subarray(1 + coordinateBytes(known))))
+      throw derFault('KEY_MALFORMED', 'an EC point that is not on its curve');
     return { der, kind, bits };
   }
   if (oid === OID.rsa) {

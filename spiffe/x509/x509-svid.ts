@@ -1,10 +1,11 @@
 /** X.509-SVIDs: our own, with its key; and a peer's, judged by the bundle of its own trust domain. */
 import { type X509BundleSource } from './x509-bundle.ts';
-import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { inspect } from 'node:util';
 import { Certificate, splitCertificates } from './certificate.ts';
 import { type Reason, SpiffeError, under } from '../errors.ts';
 import type { SpiffeId } from '../id.ts';
+import { keyWeakness } from '../key-kind.ts';
 import { findPath, MAX_PRESENTED, type PathOptions } from './path.ts';
 import { formatPem, parsePem } from './pem.ts';
 import { authorityIdFault, checkAuthority, leafId } from './profile.ts';
@@ -33,6 +34,11 @@ export class X509Svid {
     if (chain.length > MAX_PRESENTED) throw invalid('X509_CHAIN_TOO_LONG', `more than ${MAX_PRESENTED} certificates`);
     const id = leafId(leaf, 'own');
     for (const issuer of issuers) checkAuthority(issuer, 'own');
+    for (const certificate of chain) {
+      // No peer of ours, nor go-spiffe's, would believe it: who presents it should hear of it first.
+      const weakness = keyWeakness(certificate.keyKind);
+      if (weakness) throw invalid(weakness.reason, `${certificate}: ${weakness.why}`);
+    }
     if (privateKey.type !== 'private') throw invalid('KEY_MALFORMED', 'the key is not a private key');
     if (!createPublicKey(privateKey).export({ type: 'spki', format: 'der' }).equals(leaf.spkiDer)) {
       throw invalid('KEY_MISMATCH', `the private key is not that of ${leaf}`);
@@ -166,9 +172,24 @@ function invalid(reason: Reason, why: string): SpiffeError {
 }
 
 function readPkcs8(der: Buffer): KeyObject {
+  let key: KeyObject;
   try {
-    return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+    key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
   } catch (cause) {
     throw new SpiffeError('SVID_INVALID', 'KEY_MALFORMED', 'the private key is not PKCS#8', { cause });
   }
+  if (!isWhole(key)) throw invalid('KEY_MALFORMED', 'the private key does not sign for the public key that comes with it');
+  return key;
 }
+
+/** OpenSSL believes the public half that is written beside a private one: with another there, every handshake of ours would fail. */
+function isWhole(key: KeyObject): boolean {
+  const hash = key.asymmetricKeyType === 'ed25519' ? null : 'sha256';
+  try {
+    return verify(hash, PROBE, createPublicKey(key), sign(hash, PROBE, key));
+  } catch {
+    return false;
+  }
+}
+
+const PROBE = Buffer.from('does this key sign for its other half');

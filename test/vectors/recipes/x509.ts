@@ -78,6 +78,10 @@ const secp256k1 = sequence(
   der(TAG.bitString, Buffer.of(0, 4), Buffer.alloc(64, 0x17)),
 );
 
+const policies = (...list: Buffer[]) => extension('2.5.29.32', false, sequence(...list));
+/** NameConstraints that permit a common name. */
+const permittedName = (common: string) => extension('2.5.29.30', true, sequence(der(0xa0, sequence(der(0xa4, nameOf(common))))));
+
 type Source = readonly [source: string, requirement?: string | undefined];
 type LeafCase = readonly [name: string, source: Source, recipe: Partial<Recipe>, outcome?: Reason];
 const uri = (id: string | Buffer): Partial<Recipe> => ({ uris: [id] });
@@ -201,6 +205,7 @@ const LEAVES: readonly LeafCase[] = [
   ['an RSA key of 8200 bits', [LACKS], parts({ key: rsaSpki(8200) }), 'KEY_TOO_LARGE'],
   ['a key of a curve that we do not know', [LACKS], parts({ key: secp256k1 }), 'KEY_UNSUPPORTED'],
   ['a compressed point', [LACKS], parts({ key: compressed(WEB()) }), 'KEY_MALFORMED'],
+  ['a key on no curve', [LACKS], parts({ key: offCurve(WEB()) }), 'KEY_MALFORMED'],
   ['an RSA key without the NULL of its algorithm', [LACKS], parts({ key: withoutNull() }), 'DER_TRUNCATED'],
   ['SHA-1', [LACKS, 'X509-32'], { hash: 'sha1' }, 'X509_SIGNATURE_ALGORITHM'],
   ['SHA-384 of a P-256 key', [RFC, 'X509-32'], { hash: 'sha384' }],
@@ -239,6 +244,26 @@ const LEAVES: readonly LeafCase[] = [
     'X509_TOO_LARGE',
   ],
   ['an empty subject key identifier', [RFC], ext({ ski: extension('2.5.29.14', false, der(TAG.octetString)) }), 'X509_EXTENSION'],
+  [
+    'a critical subject key identifier',
+    [RFC],
+    ext({ ski: extension('2.5.29.14', true, der(TAG.octetString, raw('01'))) }),
+    'X509_EXTENSION',
+  ],
+  ['a critical authority key identifier', [RFC], ext({ aki: extension('2.5.29.35', true, sequence()) }), 'X509_EXTENSION'],
+  [
+    'the key identifier of another issuer',
+    [RFC, 'X509-32'],
+    ext({ aki: extension('2.5.29.35', false, sequence(der(0x80, raw('01')))) }),
+    'X509_ISSUER_UNKNOWN',
+  ],
+  ['policies', [RFC], ext({ policies: policies(sequence(derOid('1.2.3.4')), sequence(derOid('1.2.3.5'), sequence())) })],
+  ['no policy in the list of them', [RFC], ext({ policies: policies() }), 'X509_EXTENSION'],
+  ['a policy twice', [RFC], ext({ policies: policies(sequence(derOid('1.2.3.4')), sequence(derOid('1.2.3.4'))) }), 'X509_EXTENSION'],
+  ['policies that are none', [RFC], ext({ policies: policies(derOid('1.2.3.4')) }), 'DER_TAG'],
+  ['malformed places of revocation lists, which we do not read', [RFC], ext({ crl: extension('2.5.29.31', false, raw('0500')) })],
+  ['malformed places of its issuer, which we do not read', [RFC], ext({ aia: extension('1.3.6.1.5.5.7.1.1', false, raw('0500')) })],
+  ['malformed policy mappings, which we do not read', [RFC], ext({ mappings: extension('2.5.29.33', false, raw('0500')) })],
   [
     'a path length without CA',
     [RFC],
@@ -334,7 +359,7 @@ const BETWEEN: readonly LeafCase[] = [
   ['an unknown critical extension', [RFC, 'X509-32'], ext({ stranger: stranger(true) }), 'X509_UNKNOWN_CRITICAL'],
   ['an Ed25519 key', [SPEC], { key: ed25519Key('between') }],
   ['an RSA key of 1024 bits', [LACKS], { key: rsaKey('weak', 1024) }, 'KEY_WEAK'],
-  ['a key on no curve', [LACKS], parts({ key: offCurve(ecKey('between')) }), 'X509_SIGNATURE'],
+  ['a key on no curve', [LACKS], parts({ key: offCurve(ecKey('between')) }), 'KEY_MALFORMED'],
   ['no key identifiers', [RFC], ext({ ski: undefined, aki: undefined })],
   ['the host of the leaf permitted', [RFC, 'X509-18'], ext({ constraints: uriConstraints('permitted', 'example.org') })],
   [
@@ -369,6 +394,9 @@ const BETWEEN: readonly LeafCase[] = [
     'X509_OUTSIDE_NAME_CONSTRAINTS',
   ],
   ['another host excluded', [RFC, 'X509-18'], ext({ constraints: uriConstraints('excluded', 'b.test') })],
+  ['the subject of the leaf permitted', [RFC, 'X509-18'], ext({ constraints: permittedName('web') })],
+  ['another subject permitted', [RFC, 'X509-18'], ext({ constraints: permittedName('admin') }), 'X509_OUTSIDE_NAME_CONSTRAINTS'],
+  ['a URI of another scheme that is malformed', [RFC, 'X509-10'], uri('http://[')],
   [
     'a URL as constraint',
     [RFC, 'X509-18'],
@@ -545,6 +573,7 @@ export function x509ParseFile(): File<'x509-svid-parse'> {
   const key = WEB();
   const rsa = rsaKey('web');
   const leaf = leafOf(middle);
+  const ofAnother = flip(pkcs8(key), pkcs8(key).indexOf(Buffer.from('0420', 'hex')) + 33);
   const keyPem = formatPem('PRIVATE KEY', pkcs8(key));
   const certs = (...made: Made[]) => made.map((one) => formatPem('CERTIFICATE', one.der)).join('');
   const pem = (
@@ -567,7 +596,7 @@ export function x509ParseFile(): File<'x509-svid-parse'> {
   const P = 'TestParse';
   const corrupt = (block: string) => block.replace('\nM', '\nA');
   const between = (recipe: Partial<Recipe>) =>
-    certificate({ ca: true, key: ecKey('between'), subject: 'between', issuer: root, ...recipe });
+    certificate({ ca: true, key: recipe.key ?? ecKey('between'), subject: 'between', issuer: root, ...recipe });
   const wrong = (name: string, test: string, requirement: string, recipe: Partial<Recipe>, reason: Reason) =>
     pem(name, `${P}/${test}`, certs(leafOf(root, recipe)), keyPem, reason, requirement);
   const wrongIssuer = (name: string, source: Source, recipe: Partial<Recipe>, outcome: Reason | { sees: string }) =>
@@ -676,6 +705,8 @@ export function x509ParseFile(): File<'x509-svid-parse'> {
         'X509_AUTHORITY_CERT_SIGN_MISSING',
       ),
       wrongIssuer('a signing certificate without key usage', [SPEC, 'X509-20'], ext({ keyUsage: undefined }), 'X509_KEY_USAGE_MISSING'),
+      wrongIssuer('a signing certificate with an RSA key of 1024 bits', [LACKS], { key: rsaKey('weak', 1024) }, 'KEY_WEAK'),
+      wrongIssuer('a signing certificate with a key of a curve that we do not know', [LACKS], parts({ key: secp256k1 }), 'KEY_UNSUPPORTED'),
       wrongIssuer('a signing certificate without an ID', [SPEC, 'X509-10'], { uris: [] }, two),
       wrongIssuer('a signing certificate with digitalSignature', ['AMB-12'], { usages: ['keyCertSign', 'digitalSignature'] }, two),
       derRow('DER, one certificate', [`${GO} TestParseRaw/Single_certificate_and_key`], [leaf], pkcs8(key), one),
@@ -688,6 +719,7 @@ export function x509ParseFile(): File<'x509-svid-parse'> {
         'DER_TAG',
       ),
       derRow('a key in PEM where DER belongs', [`${GO} TestParseRaw/Key_not_DER_encoded`], [leaf], Buffer.from(keyPem), 'KEY_MALFORMED'),
+      derRow('a key beside the public half of another', [LACKS], [leaf], ofAnother, 'KEY_MALFORMED'),
       derRow('no certificate', [`${GO} TestParseRaw`], [], pkcs8(key), 'X509_CHAIN_EMPTY'),
       derRow('no key', [`${GO} TestParseRaw`], [leaf], Buffer.alloc(0), 'KEY_MALFORMED'),
       derRow('a byte behind the certificates', [LACKS], [leaf, middle, Buffer.of(0)], pkcs8(key), 'DER_TAG'),
