@@ -108,8 +108,8 @@ interface Authority {
 /** Keys and certificates in the shape that SPIRE gives them, P-256 throughout. Nothing is kept anywhere: it ends with the process. */
 export class EphemeralTrustDomain {
   readonly trustDomain: TrustDomain;
+  readonly clock: Pick<Clock, 'now'>;
   readonly #options: TrustDomainOptions;
-  readonly #clock: Pick<Clock, 'now'>;
   /** The newest, which signs, is the last. */
   #authorities: readonly [...Authority[], Authority];
   #sequence = 1n;
@@ -118,7 +118,7 @@ export class EphemeralTrustDomain {
   private constructor(trustDomain: TrustDomain, options: TrustDomainOptions) {
     this.trustDomain = trustDomain;
     this.#options = options;
-    this.#clock = options.clock ?? systemClock;
+    this.clock = options.clock ?? systemClock;
     this.#authorities = [this.#newAuthority()];
   }
 
@@ -206,7 +206,7 @@ export class EphemeralTrustDomain {
       sub: `${this.trustDomain.id}${path}`,
       aud: typeof audience === 'string' ? [audience] : audience,
       exp: seconds(notAfterMs),
-      iat: seconds(this.#clock.now()),
+      iat: seconds(this.clock.now()),
       ...(options.notBeforeMs !== undefined && { nbf: seconds(options.notBeforeMs) }),
       ...claims,
     };
@@ -224,7 +224,7 @@ export class EphemeralTrustDomain {
   }
 
   #span(lifetime: Lifetime, ttlMs: number): { readonly notBeforeMs: number; readonly notAfterMs: number } {
-    const nowMs = this.#clock.now();
+    const nowMs = this.clock.now();
     const notAfterMs = lifetime.notAfterMs ?? nowMs + (lifetime.ttlMs ?? ttlMs);
     return { notBeforeMs: lifetime.notBeforeMs ?? Math.min(nowMs, notAfterMs) - MINUTE_MS, notAfterMs };
   }
