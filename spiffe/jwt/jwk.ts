@@ -49,8 +49,7 @@ export function readJwk(jwk: JsonObject): { readonly kind: JwtKeyKind; readonly 
     const curve = typeof crv === 'string' ? CURVES[crv as Curve] : undefined;
     const [x, y] = [base64url(jwk['x']), base64url(jwk['y'])];
     if (!curve || x?.length !== curve.bytes || y?.length !== curve.bytes) throw fault('BUNDLE_JWK', 'an EC key with malformed crv, x or y');
-    if (!isOnCurve(crv as Curve, x, y))
-      throw fault('BUNDLE_JWK', 'a key of kty EC that is no key: the point is not on its curve');
+    if (!isOnCurve(crv as Curve, x, y)) throw fault('BUNDLE_JWK', 'a key of kty EC that is no key: the point is not on its curve');
     return { kind: { type: 'ec', curve: crv as Curve }, jwk: { kty, crv: crv as Curve, x: jwk['x'] as string, y: jwk['y'] as string } };
   }
   if (kty === 'RSA') {
