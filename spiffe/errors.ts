@@ -25,7 +25,7 @@ export type Code =
 
 /**
  * Fine: which rule was broken. One per rule; what tests and docs name. A new rule adds a row here.
- * Prefix says the family: ID_ (SPIFFE-ID), DER_, PEM_, JSON_, KEY_, CSR_, X509_ (certificates and X509-SVID), JWT_ (JWT-SVID), BUNDLE_, ENDPOINT_ (Workload Endpoint), WAPI_, HTTP_, XFCC_
+ * Prefix says the family: ID_ (SPIFFE-ID), DER_, PEM_, JSON_, KEY_, CSR_, X509_ (certificates and X509-SVID), JWT_ (JWT-SVID), BUNDLE_, ENDPOINT_ (Workload Endpoint), WAPI_, FED_ (bundle endpoints), HTTP_, XFCC_
  * (x-forwarded-client-cert).
  */
 export type Reason =
@@ -164,6 +164,26 @@ export type Reason =
   | 'ENDPOINT_TCP_PORT'
   | 'WAPI_FIELD_MISSING'
   | 'WAPI_MISMATCH'
+  | 'FED_TRUST_DOMAIN'
+  | 'FED_REPEATED'
+  | 'FED_NOT_FOLLOWED'
+  | 'FED_PROFILE'
+  | 'FED_CA'
+  | 'FED_ENDPOINT_ID'
+  | 'FED_ENDPOINT_BUNDLES'
+  | 'FED_LIMIT'
+  | 'FED_URL'
+  | 'FED_URL_SCHEME'
+  | 'FED_URL_USERINFO'
+  | 'FED_UNREACHABLE'
+  | 'FED_TLS'
+  | 'FED_TIMEOUT'
+  | 'FED_BROKEN_OFF'
+  | 'FED_STATUS'
+  | 'FED_REDIRECT'
+  | 'FED_REDIRECTS'
+  | 'FED_TOO_LARGE'
+  | 'FED_SEQUENCE'
   | 'HTTP_CREDENTIAL_MISSING'
   | 'HTTP_AUTHORIZATION'
   | 'HTTP_AUTHORIZATION_REPEATED'
