@@ -72,6 +72,7 @@ export class Endings {
         }
         this.#nextMs = Math.min(this.#nextMs, nextOf(left));
       }
+      if (this.#ends.size === 0) break;
       this.#wake = new AbortController();
       const either = this.#signal ? AbortSignal.any([this.#signal, this.#wake.signal]) : this.#wake.signal;
       // it only ever fails because it was woken or stopped, which the loop looks at

@@ -15,9 +15,8 @@ import { type Authorize, tlsPeer } from './tls.ts';
 const DRAIN_FROM = { client: 0.7, server: 0.8 } as const;
 /** The tells are spread over this part of the life, lest all connections that began together end together. */
 const SPREAD = 0.1;
-/** When trust is gone: told within this time, ended within the second. */
-const UNTRUSTED_DRAIN_MS = 1_000;
-const UNTRUSTED_END_MS = 5_000;
+/** When trust is gone the user is told at once, and the connection ends after half of this time to all of it. */
+const UNTRUSTED_END_MS = 1_000;
 /** Connections that are judged anew between two turns of the event loop. */
 const TURN = 50;
 
@@ -85,7 +84,7 @@ export class LiveConnections {
     this.#endings.add(socket, { endMs, drainMs: endMs - left * (1 - DRAIN_FROM[role] - SPREAD * this.#random()), drain });
   }
 
-  /** Judges every peer anew, by the bundles of now and the authorizer; those that are not trusted any more end within 5 s. Done by itself at every change of the source. */
+  /** Judges every peer anew, by the bundles of now and the authorizer; those that are not trusted any more end within a second. Done by itself at every change of the source. */
   recheck(): Promise<void> {
     this.#again = true;
     this.#judging ??= this.#judge().finally(() => (this.#judging = undefined));
@@ -141,7 +140,7 @@ export class LiveConnections {
     }
     this.#endings.add(socket, {
       endMs: now + UNTRUSTED_END_MS * (0.5 + 0.5 * this.#random()),
-      drainMs: now + UNTRUSTED_DRAIN_MS * this.#random(),
+      drainMs: now,
       drain,
     });
   }

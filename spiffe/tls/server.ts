@@ -34,10 +34,8 @@ export class TlsAcceptor {
   readonly #acceptor: Acceptor;
   readonly #live: LiveConnections;
   readonly #clock: Clock;
-  #tls: TlsServer | undefined;
-  #shown: X509Svid | WebCertificate | undefined;
-  /** What was shown before: a handshake may still be under way with it. */
-  #before: { readonly notAfterMs: number; readonly untilMs: number } | undefined;
+  /** One for each SVID, so that a handshake that is under way when the next one comes still knows what it showed. */
+  #newest: { readonly tls: TlsServer; readonly shown: X509Svid | WebCertificate } | undefined;
 
   /** Throws REQUEST_INVALID when something is missing. */
   constructor(settings: TlsServerSettings, acceptor: Acceptor) {
@@ -70,34 +68,21 @@ export class TlsAcceptor {
   #current(): TlsServer {
     const settings = this.#settings;
     const shown = settings.mode === 'mtls-web' ? settings.certificate() : settings.source.svid;
-    const handshakeMs = settings.handshakeMs ?? HANDSHAKE_MS;
-    if (!this.#tls) {
-      this.#tls = new TlsServer({
-        svid: shown,
-        client: settings.mode === 'tls' ? 'none' : 'required',
-        bundles: settings.source,
-        authorize: settings.authorize ?? matchAny(),
-        clock: this.#clock,
-        handshakeMs,
-        ...(this.#acceptor.alpn && { alpn: this.#acceptor.alpn }),
-        onConnection: (socket) => this.#verified(socket),
-        onRefused: (error, socket) => this.#refused(error, socket),
-      });
-    } else if (!same(shown, this.#shown)) {
-      if (this.#shown && 'notAfterMs' in this.#shown)
-        this.#before = { notAfterMs: this.#shown.notAfterMs, untilMs: this.#clock.monotonic() + handshakeMs };
-      this.#tls.rotate(shown);
-    }
-    this.#shown = shown;
-    return this.#tls;
-  }
-
-  #verified(socket: TLSSocket): void {
-    const drain = this.#acceptor.onConnection(socket);
-    const ends: number[] = [];
-    if (this.#shown && 'notAfterMs' in this.#shown) ends.push(this.#shown.notAfterMs);
-    if (this.#before && this.#clock.monotonic() < this.#before.untilMs) ends.push(this.#before.notAfterMs);
-    this.#live.add(socket, ends.length > 0 ? Math.min(...ends) : undefined, drain ?? undefined);
+    if (this.#newest && same(shown, this.#newest.shown)) return this.#newest.tls;
+    const ends = 'notAfterMs' in shown ? shown.notAfterMs : undefined;
+    const tls = new TlsServer({
+      svid: shown,
+      client: settings.mode === 'tls' ? 'none' : 'required',
+      bundles: settings.source,
+      authorize: settings.authorize ?? matchAny(),
+      clock: this.#clock,
+      handshakeMs: settings.handshakeMs ?? HANDSHAKE_MS,
+      ...(this.#acceptor.alpn && { alpn: this.#acceptor.alpn }),
+      onConnection: (socket) => this.#live.add(socket, ends, this.#acceptor.onConnection(socket) ?? undefined),
+      onRefused: (error, socket) => this.#refused(error, socket),
+    });
+    this.#newest = { tls, shown };
+    return tls;
   }
 
   #refused(error: unknown, socket: Socket): void {
@@ -148,7 +133,6 @@ export function feed(
   server.on('connection', (socket) => acceptor.accept(socket));
 }
 
-function same(a: X509Svid | WebCertificate, b: X509Svid | WebCertificate | undefined): boolean {
-  if (a === b) return true;
-  return b !== undefined && 'cert' in a && 'cert' in b && a.cert === b.cert && a.key === b.key;
+function same(a: X509Svid | WebCertificate, b: X509Svid | WebCertificate): boolean {
+  return a === b || ('cert' in a && 'cert' in b && a.cert === b.cert && a.key === b.key);
 }

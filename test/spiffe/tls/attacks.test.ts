@@ -156,6 +156,33 @@ describe.each(WRAPPERS.filter((one) => one.serve).map((one) => [one.name, one] a
     expect(serving.refused).toMatchObject([{ reason }]);
   });
 
+  test('gives no ticket, takes no early data, and resumes nothing', async () => {
+    const serving = await serverOf(wrapper).serve(settings());
+    onTestFinished(() => serving.close());
+    const sessions: Buffer[] = [];
+    const dial = async (session?: Buffer) => {
+      const tls = tlsConnect({
+        port: serving.port,
+        host: '127.0.0.1',
+        ...shown.get('good'),
+        rejectUnauthorized: false,
+        ...(session && { session }),
+        ...(wrapper.alpn.length > 0 && { ALPNProtocols: [...wrapper.alpn] }),
+      });
+      tls.on('session', (one) => sessions.push(one)).on('error', () => {});
+      await once(tls, 'secureConnect');
+      tls.write(wrapper.firstWords);
+      await once(tls, 'data');
+      const seen = { reused: tls.isSessionReused(), protocol: tls.getProtocol(), session: tls.getSession() };
+      tls.destroy();
+      return seen;
+    };
+    const first = await dial();
+    expect(first).toMatchObject({ reused: false, protocol: 'TLSv1.3' });
+    expect(sessions).toEqual([]);
+    expect(await dial(first.session)).toMatchObject({ reused: false });
+  });
+
   test('refuses plain text, and who leaves in the middle', async () => {
     const serving = await serverOf(wrapper).serve({ ...settings(), handshakeMs: 300 });
     onTestFinished(() => serving.close());

@@ -101,6 +101,7 @@ export const WRAPPERS: readonly Wrapper[] = [
       socket.on('error', () => {});
       return {
         async ask(wait = 0) {
+          if (socket.destroyed) throw new Error('the connection has ended');
           socket.write(`${wait}\n`);
           const [data] = (await Promise.race([
             once(socket, 'data'),
