@@ -65,7 +65,7 @@ export class BundleSource implements X509BundleSource, JwtBundleSource {
     await Promise.all([this.#x509.ready(signal), this.#jwt.ready(signal)]);
   }
 
-  /** Both kinds once they are there, then again after each change, until the source is closed. */
+  /** Both kinds once they are there, then again after each change, until the source is closed or nothing comes any more of one of them. */
   async *[Symbol.asyncIterator](): AsyncGenerator<BundleSet, void, void> {
     let wake = () => {};
     let changed = true;
@@ -74,7 +74,7 @@ export class BundleSource implements X509BundleSource, JwtBundleSource {
       wake();
     });
     try {
-      while (!this.#stop.signal.aborted) {
+      while (!this.#x509.ended && !this.#jwt.ended) {
         if (changed && this.#x509.newest && this.#jwt.newest) {
           changed = false;
           yield this.bundles;
@@ -87,7 +87,7 @@ export class BundleSource implements X509BundleSource, JwtBundleSource {
     }
   }
 
-  /** From now on every use throws CLOSED, and no bundle is found. Resolves when nothing is under way any more. */
+  /** From now on every use throws CLOSED. Resolves when nothing is under way any more. */
   async close(): Promise<void> {
     const reason = new SpiffeError('CLOSED', undefined, 'the bundle source is closed');
     this.#stop.abort(reason);

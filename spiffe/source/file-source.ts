@@ -125,7 +125,10 @@ export class X509FileSource implements X509Identity {
 async function stateOf(paths: readonly string[]): Promise<string> {
   const all = await Promise.all(
     paths.map(async (path) => {
-      const { dev, ino, size, mtimeNs } = await stat(path, { bigint: true });
+      const found = await stat(path, { bigint: true });
+      // reading from a pipe might never end
+      if (!found.isFile()) throw new SpiffeError('REQUEST_INVALID', undefined, `${path} is no file`);
+      const { dev, ino, size, mtimeNs } = found;
       if (size > MAX_FILE_BYTES)
         throw new SpiffeError('BUNDLE_INVALID', 'BUNDLE_TOO_LARGE', `${path} is larger than ${MAX_FILE_BYTES} bytes`);
       return [dev, ino, size, mtimeNs].join();

@@ -8,16 +8,21 @@ const FOR_EVER_MS = 2 ** 40;
 export class Held<T> {
   readonly #what: () => string;
   readonly #clock: Clock;
+  readonly #lack: (value: T) => unknown;
   readonly #listeners = new Set<() => void>();
   #value: { readonly value: T } | undefined;
   /** The newest failure since the last good value. */
   #fault: unknown;
   #end: SpiffeError | undefined;
 
-  /** @param what names what is waited for, and from whom; asked when somebody has waited in vain */
-  constructor(what: () => string, clock: Clock = systemClock) {
+  /**
+   * @param what names what is waited for, and from whom; asked when somebody has waited in vain
+   * @param lack tells why a good value is of no use yet, so that `ready` waits for the next one; undefined when it is of use
+   */
+  constructor(what: () => string, clock: Clock = systemClock, lack: (value: T) => unknown = () => undefined) {
     this.#what = what;
     this.#clock = clock;
+    this.#lack = lack;
   }
 
   /** Throws why there is none: what took it away, or UNAVAILABLE while it has not come yet; CLOSED after `end`. */
@@ -33,9 +38,15 @@ export class Held<T> {
     return this.#value?.value;
   }
 
-  /** What is missing, and the newest failure; undefined when there is a value. */
+  /** Nothing comes any more. */
+  get ended(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** What is missing, and the newest failure; undefined when there is a value that is of use. */
   get waitingFor(): string | undefined {
-    return this.#value && !this.#end ? undefined : (this.#end ?? this.#missing()).message;
+    if (this.#end) return this.#end.message;
+    return this.#isReady() ? undefined : this.#missing().message;
   }
 
   set(value: T): void {
@@ -74,15 +85,16 @@ export class Held<T> {
   }
 
   /**
-   * Resolves when there is a value; keeps the process alive until then. When the signal aborts it throws what is waited for, with the code of the newest
+   * Resolves when there is a value that is of use; keeps the process alive until then. When the signal aborts it throws what is waited for, with the code of the newest
    * failure (UNAVAILABLE if there was none) and the signal's reason as cause. Throws at once what is final.
    */
   async ready(signal?: AbortSignal): Promise<void> {
     const stop = new AbortController();
     void this.#clock.sleep(FOR_EVER_MS, stop.signal).catch(() => {});
     try {
-      while (!this.#value || this.#end) {
+      for (;;) {
         if (this.#end) throw this.#end;
+        if (this.#isReady()) return;
         if (signal?.aborted) throw this.#missing(signal.reason);
         await this.#changed(signal);
       }
@@ -105,14 +117,19 @@ export class Held<T> {
     }
   }
 
-  #missing(cause: unknown = this.#fault): SpiffeError {
-    const fault = this.#fault;
+  #isReady(): boolean {
+    return this.#value !== undefined && this.#lack(this.#value.value) === undefined;
+  }
+
+  #missing(cause?: unknown): SpiffeError {
+    // the newest failure says more than what an older answer lacks
+    const fault = this.#fault ?? (this.#value && this.#lack(this.#value.value));
     const words = fault instanceof Error ? `: ${fault.message}` : '';
     return new SpiffeError(
       fault instanceof SpiffeError ? fault.code : 'UNAVAILABLE',
       fault instanceof SpiffeError ? fault.reason : undefined,
       `${this.#what()}${words}`,
-      { cause },
+      { cause: cause ?? fault },
     );
   }
 

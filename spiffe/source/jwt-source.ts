@@ -23,8 +23,15 @@ export interface JwtSourceParams {
 /** More than any program asks for; the oldest go first, lest audiences made of what users send fill the memory. */
 const MAX_KEPT = 1000;
 
+/** How long a caller waits for a newer token while there is one that has not expired. */
+const PATIENCE_MS = 2_000;
+/** And how long after that, at least, nobody asks. */
+const MIN_RETRY_MS = 1_000;
+
 interface Kept {
   readonly svids: readonly JwtSvid[];
+  /** The earliest end of them. */
+  readonly expiresMs: number;
   /** Asked again from here on. */
   readonly refreshMs: number;
 }
@@ -64,7 +71,8 @@ export class JwtSource implements JwtBundleSource {
 
   /**
    * A token for this audience: the one at hand while it is in the first half of its life, else a new one. Callers who want the same at the same time share one
-   * request. When the server can't be reached, a token that has not expired serves on. Throws as `WorkloadApiClient.fetchJwtSvid`; the signal's reason; CLOSED.
+   * request. When the server can't be reached, or says nothing for 2 s, a token that has not expired serves on, and the server is asked again when half of
+   * what is left of its life is over. Throws as `WorkloadApiClient.fetchJwtSvid`; the signal's reason; CLOSED.
    */
   async fetch(params: JwtSourceParams): Promise<JwtSvid> {
     const { hint, signal } = params;
@@ -76,15 +84,17 @@ export class JwtSource implements JwtBundleSource {
     if (this.#stop.signal.aborted) throw this.#stop.signal.reason;
     const key = JSON.stringify([audience, String(params.subject ?? '')]);
     const kept = this.#kept.get(key);
-    if (kept && this.#clock.now() < kept.refreshMs) return choose(kept.svids, hint);
+    const nowMs = this.#clock.now();
+    if (kept && nowMs < kept.refreshMs) return choose(kept.svids, hint);
     const flight = this.#flights.get(key) ?? this.#ask(key, first, extraAudiences, params.subject);
     flight.waiting++;
     try {
-      return choose(await unless(flight.answer, signal), hint);
+      const answer = kept && nowMs < kept.expiresMs ? this.#patiently(flight.answer) : flight.answer;
+      return choose(await unless(answer, signal), hint);
     } catch (error) {
-      if (signal?.aborted || !kept || isFinal(error)) throw error;
-      const svid = choose(kept.svids, hint);
-      if (svid.expiresMs <= this.#clock.now()) throw error;
+      if (signal?.aborted || isFinal(error)) throw error;
+      const svid = this.#atHand(key, hint);
+      if (!svid) throw error;
       tell(this.#log, 'Workload API: no newer JWT-SVID, the one at hand serves on', error);
       return svid;
     } finally {
@@ -115,7 +125,7 @@ export class JwtSource implements JwtBundleSource {
     return this.#bundles.changes();
   }
 
-  /** From now on every use throws CLOSED, and no bundle is found. */
+  /** From now on every use throws CLOSED. */
   async close(): Promise<void> {
     const reason = new SpiffeError('CLOSED', undefined, 'the JWT source is closed');
     this.#bundles.end(reason);
@@ -147,9 +157,39 @@ export class JwtSource implements JwtBundleSource {
     // each who waits hears of it; nobody may wait any more
     answer.catch(() => {});
     const flight: Flight = { answer, stop, waiting: 0 };
-    stop.signal.addEventListener('abort', () => this.#flights.delete(key), { once: true });
+    const gone = () => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    };
+    stop.signal.addEventListener('abort', gone, { once: true });
     this.#flights.set(key, flight);
     return flight;
+  }
+
+  /** UNAVAILABLE when it takes long. */
+  async #patiently(answer: Flight['answer']): Promise<readonly JwtSvid[]> {
+    const stop = new AbortController();
+    const late = this.#clock.sleep(PATIENCE_MS, AbortSignal.any([stop.signal, this.#stop.signal])).then(() => {
+      throw new SpiffeError(
+        'UNAVAILABLE',
+        undefined,
+        `no answer from the Workload API at ${this.#client.address} within ${PATIENCE_MS} ms`,
+      );
+    });
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      stop.abort();
+    }
+  }
+
+  /** The token that is kept and good, which was not taken back meanwhile; not asked for anew for a while. */
+  #atHand(key: string, hint: string | undefined): JwtSvid | undefined {
+    const kept = this.#kept.get(key);
+    const nowMs = this.#clock.now();
+    const svid = kept?.svids.find((one) => hint === undefined || one.hint === hint);
+    if (!kept || !svid || svid.expiresMs <= nowMs) return undefined;
+    this.#kept.set(key, { ...kept, refreshMs: nowMs + Math.max(MIN_RETRY_MS, (kept.expiresMs - nowMs) / 2) });
+    return svid;
   }
 
   #keep(key: string, svids: readonly JwtSvid[]): void {
@@ -157,7 +197,7 @@ export class JwtSource implements JwtBundleSource {
     const now = this.#clock.now();
     const expiresMs = Math.min(...svids.map((svid) => svid.expiresMs));
     this.#kept.delete(key);
-    this.#kept.set(key, { svids, refreshMs: now + (expiresMs - now) / 2 });
+    this.#kept.set(key, { svids, expiresMs, refreshMs: now + (expiresMs - now) / 2 });
     for (const oldest of this.#kept.keys()) {
       if (this.#kept.size <= MAX_KEPT) break;
       this.#kept.delete(oldest);

@@ -40,7 +40,11 @@ export class X509Source implements X509Identity {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     const client = options.client ?? new WorkloadApiClient(options);
-    this.#held = new Held(() => `no X.509-SVID from the Workload API at ${client.address} yet`, this.#clock);
+    this.#held = new Held(
+      () => `no X.509-SVID from the Workload API at ${client.address} yet`,
+      this.#clock,
+      (context) => this.#judge(context).fault,
+    );
     const answers = client.watchX509Context({ signal: this.#stop.signal, onError: (error) => this.#failed(error), ref: false });
     this.#ended = follow(answers, this.#held, () => {
       if (!options.client) client.close();
@@ -60,9 +64,9 @@ export class X509Source implements X509Identity {
   }
 
   get svid(): X509Svid {
-    const { svid, fault } = this.#pick(this.#held.value);
+    const { svid, fault } = this.#judge(this.#held.value);
     if (!svid) throw fault;
-    return unexpired(svid, this.#clock);
+    return svid;
   }
 
   /** All SVIDs and bundles of the newest answer. Throws as `svid`. */
@@ -79,13 +83,13 @@ export class X509Source implements X509Identity {
     return this.#held.onChange(listener);
   }
 
-  /** What is missing, with the newest failure; undefined when there is an SVID. */
+  /** What is missing, with the newest failure; undefined when `svid` gives one. */
   get waitingFor(): string | undefined {
     return this.#held.waitingFor;
   }
 
   /**
-   * Resolves with the first SVID. When the signal aborts it throws what it was waiting for: the newest failure's code and words (UNAVAILABLE if there was none),
+   * Resolves when `svid` gives one: chosen, and not expired. When the signal aborts it throws what it was waiting for: the newest failure's code and words (UNAVAILABLE if there was none),
    * with the signal's reason as cause. Throws at once what no waiting mends: REQUEST_INVALID, UNIMPLEMENTED, CLOSED.
    */
   ready(signal?: AbortSignal): Promise<void> {
@@ -114,6 +118,17 @@ export class X509Source implements X509Identity {
     return this.close();
   }
 
+  /** The SVID of this answer that may be used now, or why there is none. */
+  #judge(context: X509Context): { readonly svid?: X509Svid; readonly fault?: unknown } {
+    const { svid, fault } = this.#pick(context);
+    if (!svid) return { fault };
+    try {
+      return { svid: unexpired(svid, this.#clock) };
+    } catch (expired) {
+      return { fault: expired };
+    }
+  }
+
   #pick(context: X509Context): { readonly svid: X509Svid | undefined; readonly fault: unknown } {
     if (this.#picked?.from === context) return this.#picked;
     const { hint, pick } = this.#options;
@@ -126,7 +141,7 @@ export class X509Source implements X509Identity {
     try {
       svid = pick ? pick(context.svids) : hint === undefined ? context.svids[0] : context.svids.find((one) => one.hint === hint);
     } catch (error) {
-      fault = error;
+      fault = error ?? fault;
     }
     this.#picked = { from: context, svid, fault };
     return this.#picked;
@@ -138,7 +153,7 @@ export class X509Source implements X509Identity {
 }
 
 /** DENIED means that what we had was taken back (WAPI-34); anything else, that we go on with it. */
-export function tellFailure(held: Held<unknown>, log: Logger | undefined, what: string, error: unknown): void {
+export function tellFailure(held: Pick<Held<unknown>, 'fail' | 'forget'>, log: Logger | undefined, what: string, error: unknown): void {
   if (error instanceof SpiffeError && error.code === 'DENIED') held.forget(error);
   else held.fail(error);
   tell(log, `Workload API: no news of ${what}`, error);
