@@ -32,7 +32,7 @@ function importsOf(text: string): string[] {
 function sourcesOf(root: string, room: string): Source[] {
   if (!existsSync(join(root, room))) return [];
   return readdirSync(join(root, room), { recursive: true, encoding: 'utf8' })
-    .filter((name) => /\.m?[jt]s$/.test(name) && !name.includes('node_modules'))
+    .filter((name) => /\.m?[jt]s$/.test(name) && !/(^|\/)(node_modules|dist)\//.test(name))
     .map((name) => {
       const file = join(room, name);
       const text = readFileSync(join(root, file), 'utf8');
