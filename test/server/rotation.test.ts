@@ -176,7 +176,7 @@ describe('a CA of ours below the PKI', () => {
     expect([await statuses('x509'), await statuses('jwt')]).toEqual([['active'], ['active']]);
   });
 
-  test('the successors are prepared at half of the lifetime and sign from a sixth before its end', async () => {
+  test('FED-3 the successors are prepared at half of the lifetime and sign from a sixth before its end', async () => {
     const rotation = await begin(await memoryKeys(), new Pki(root).upstream);
     const { x509, jwt } = rotation;
     goTo(NOW_MS + 12 * HOUR_MS);
@@ -378,7 +378,7 @@ describe('a restart', () => {
     expect(await kidsOf()).toEqual(kids);
   });
 
-  test('with keys in memory makes new ones; the old JWT key stays in the bundle until it ends, the old CA among the issuers', async () => {
+  test('FED-5 with keys in memory makes new ones; the old JWT key stays in the bundle until it ends, the old CA among the issuers', async () => {
     const pki = new Pki(root);
     const before = await begin(await memoryKeys(), pki.upstream);
     const after = await begin(await memoryKeys(), pki.upstream);
@@ -426,7 +426,7 @@ describe('a restart', () => {
     expect(await rootsOf()).toEqual([second.der]);
   });
 
-  test('a crash at any write leaves nothing signed by a key that nobody was told of, and the next start signs', {
+  test('FED-4 a crash at any write leaves nothing signed by a key that nobody was told of, and the next start signs', {
     timeout: 30_000,
   }, async () => {
     for (let crashAt = 1; ; crashAt++) {
