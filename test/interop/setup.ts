@@ -117,6 +117,15 @@ export interface BundleAnswer {
   readonly sequence: number;
 }
 
+/** An input of a family of test/vectors, as judge.go reads it: bytes in base64. */
+export interface Exhibit {
+  readonly family: string;
+  readonly [field: string]: unknown;
+}
+
+/** What another library saw in it, or its words of refusal. */
+export type Verdict = { readonly saw: string } | { readonly refused: string };
+
 export type Happening =
   | { readonly event: 'update'; readonly data: X509Answer; readonly atMs: number }
   | { readonly event: 'error' | 'refused'; readonly data: { readonly message: string; readonly code: string }; readonly atMs: number }
@@ -135,6 +144,8 @@ export interface Ops {
   'jwt.source': [{ addr: string; audience: readonly string[]; token?: string }, JwtAnswer];
   'jwt.bundles': [{ addr: string }, { readonly bundles: { readonly [trustDomain: string]: readonly string[] } }];
   'bundle.parse': [{ trustDomain: string; document: string }, BundleAnswer];
+  /** Go alone: what the library makes of each input. */
+  judge: [{ exhibits: readonly Exhibit[] }, { readonly verdicts: readonly Verdict[] }];
   'mtls.dial': [{ addr: string; to: string; peer: string; message: string }, { readonly reply: string; readonly peer: string }];
   /** Go alone: as many calls as `durationMs` has room for, `width` at a time. */
   rate: [

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { SpiffeError } from '../../spiffe/errors.ts';
+import { differentialPage } from '../interop/disagreements.ts';
 import { DOORS } from '../vectors/doors.ts';
 import { RECIPES } from '../vectors/make.ts';
 import { expand, FAMILIES, type Family, type Inputs, readFile, type Row } from '../vectors/row.ts';
@@ -72,4 +73,8 @@ describe('reasons', () => {
     expect(all.length).toBeGreaterThan(90);
     expect(all.filter((reason) => !hit.has(reason)).sort()).toEqual(Object.keys(ELSEWHERE).sort());
   });
+});
+
+test('docs/differential.md is what the table of disagreements says: else run test/vectors/make.ts', () => {
+  expect(readFileSync(resolve(import.meta.dirname, '../../docs/differential.md'), 'utf8')).toBe(differentialPage());
 });

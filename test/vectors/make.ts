@@ -1,7 +1,9 @@
-/** Writes the files of vectors from their recipes: `node test/vectors/make.ts`, by hand; then `npm run check` says whether the format is right. */
+/** Writes the files of vectors from their recipes, and docs/differential.md from the table of disagreements: `node test/vectors/make.ts`, by hand; then `npm run check` says whether the format is right. */
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { NOW_MS } from '../fakes/ca.ts';
+import { differentialPage } from '../interop/disagreements.ts';
 import { bundleFile } from './recipes/bundle.ts';
 import { endpointFile } from './recipes/endpoint.ts';
 import { matchFile, spiffeIdFile, trustDomainFile } from './recipes/ids.ts';
@@ -24,4 +26,5 @@ export const RECIPES: { readonly [F in Family]: () => File<F> } = {
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   for (const family of FAMILIES) writeFileSync(fileOf(family), `${JSON.stringify(RECIPES[family](), null, 2)}\n`);
+  writeFileSync(join(import.meta.dirname, '..', '..', 'docs', 'differential.md'), differentialPage());
 }

@@ -28,24 +28,25 @@ import (
 )
 
 type request struct {
-	ID          int      `json:"id"`
-	Op          string   `json:"op"`
-	Target      int      `json:"target"`
-	Addr        string   `json:"addr"`
-	Audience    []string `json:"audience"`
-	Subject     string   `json:"subject"`
-	Token       string   `json:"token"`
-	TrustDomain string   `json:"trustDomain"`
-	Document    string   `json:"document"`
-	To          string   `json:"to"`
-	Peer        string   `json:"peer"`
-	Message     string   `json:"message"`
-	Kind        string   `json:"kind"`
-	Calls       int      `json:"calls"`
-	Connections int      `json:"connections"`
-	TimeoutMs   int      `json:"timeoutMs"`
-	Width       int      `json:"width"`
-	DurationMs  int      `json:"durationMs"`
+	ID          int       `json:"id"`
+	Op          string    `json:"op"`
+	Target      int       `json:"target"`
+	Addr        string    `json:"addr"`
+	Audience    []string  `json:"audience"`
+	Subject     string    `json:"subject"`
+	Token       string    `json:"token"`
+	TrustDomain string    `json:"trustDomain"`
+	Document    string    `json:"document"`
+	To          string    `json:"to"`
+	Peer        string    `json:"peer"`
+	Message     string    `json:"message"`
+	Kind        string    `json:"kind"`
+	Calls       int       `json:"calls"`
+	Connections int       `json:"connections"`
+	TimeoutMs   int       `json:"timeoutMs"`
+	Width       int       `json:"width"`
+	DurationMs  int       `json:"durationMs"`
+	Exhibits    []exhibit `json:"exhibits"`
 }
 
 type object = map[string]any
@@ -219,6 +220,8 @@ func serve(ctx context.Context, req request) (object, error) {
 		}
 		sequence, _ := bundle.SequenceNumber()
 		return object{"x509": x509, "jwt": ids, "sequence": sequence}, nil
+	case "judge":
+		return judge(req.Exhibits), nil
 	case "mtls.listen":
 		return listen(ctx, req)
 	case "mtls.dial":

@@ -159,6 +159,7 @@ export function bundleFile(): File<'bundle'> {
     ['two certificates', `${X}/certs.pem`, undefined, pem(one, two), { sees: '2 X.509' }],
     ['one certificate', `${X}/cert.pem`, undefined, pem(one), { sees: '1 X.509' }],
     ['nothing', `${X}/empty.pem`, undefined, '', { sees: '0 X.509' }],
+    ['white space alone', LACKS, undefined, ' \n', { sees: '0 X.509' }],
     ['no PEM', `${X}/not-pem.pem`, undefined, 'not PEM', 'PEM_MISSING'],
     ['corrupted', `${X}/corrupted.pem`, undefined, pem(one).replace('\nM', '\nA'), 'DER_TAG'],
     ['a key among the certificates', LACKS, undefined, pem(one) + formatPem('PUBLIC KEY', one.key.spki), 'PEM_MALFORMED'],

@@ -188,6 +188,11 @@ const LEAVES: readonly LeafCase[] = [
   ['an unknown critical extension', [LACKS, 'X509-32'], ext({ stranger: stranger(true) }), 'X509_UNKNOWN_CRITICAL'],
   ['an unknown extension that is not critical', [RFC, 'X509-32'], ext({ stranger: stranger(false) })],
   [
+    'an unknown extension under a UUID',
+    ['X.667', 'X509-32'],
+    ext({ stranger: sequence(der(TAG.oid, raw('6983f8fdd7e8f4bcd2b6a1c3a8c5f0b1e2a37f')), der(TAG.octetString, raw('0500'))) }),
+  ],
+  [
     'critical policy constraints',
     [RFC, 'X509-32'],
     ext({ policies: extension('2.5.29.36', true, sequence(der(0x80, Buffer.of(0)))) }),
