@@ -8,11 +8,11 @@ import { X509Bundle } from '../../spiffe/x509/x509-bundle.ts';
 import { NOW_MS } from '../fakes/ca.ts';
 import { opensslVerdict } from '../fakes/openssl.ts';
 import { documentOf, DOORS } from '../vectors/doors.ts';
+import { type Mutant, mutants } from '../vectors/mutants.ts';
 import { jwtFile } from '../vectors/recipes/jwt.ts';
 import { type BundleInput, expand, FAMILIES, type Family, type Inputs, rowsOf } from '../vectors/row.ts';
 import { BLINDER, type Laxer, LAXER, laxerRow, type Other, STRICTER, stricterRow } from './disagreements.ts';
 import { comparable, exhibitOf } from './exhibit.ts';
-import { type Mutant, mutants } from './mutants.ts';
 import { type Exhibit, startWorkload, type Verdict, type Workload } from './setup.ts';
 
 /** Given to go-spiffe at once: a line of a few megabytes. */

@@ -1,15 +1,14 @@
 /** Vectors that were changed, the same ones each time: by the fuzzer's mutations, and where a signature would hide the change, signed again. */
-import { ALGORITHM_OIDS, certificate, sequence } from '../vectors/certificates.ts';
-import { ecKey, type VectorKey } from '../vectors/keys.ts';
-import { jwtBundles, jwtKeys, token } from '../vectors/recipes/jwt.ts';
-import { authorities, leafOf } from '../vectors/recipes/x509.ts';
-import { type Family, type Inputs, type Row, rowsOf } from '../vectors/row.ts';
-import { seal } from '../vectors/certificates.ts';
 import { derOid } from '../../spiffe/x509/der.ts';
 import { changeDer, type DerNode, mutateDer, OIDS, readDer, writeDer } from '../fuzz/der.ts';
 import { changeJson, jsonMutation, readJson, writeJson } from '../fuzz/json.ts';
 import { dictionary, type Mutation, PLAIN } from '../fuzz/mutations.ts';
 import { Random } from '../fuzz/random.ts';
+import { ALGORITHM_OIDS, certificate, seal, sequence } from './certificates.ts';
+import { ecKey, type VectorKey } from './keys.ts';
+import { jwtBundles, jwtKeys, token } from './recipes/jwt.ts';
+import { authorities, leafOf } from './recipes/x509.ts';
+import { type Family, type Inputs, type Row, rowsOf } from './row.ts';
 
 export interface Mutant<F extends Family = Family> {
   readonly family: F;
