@@ -1,6 +1,6 @@
 /** fetchBundle: over real sockets, from endpoints that are right and from those that are wrong in one way each. */
 import { createServer, type AddressInfo, type Server } from 'node:net';
-import { createServer as createTlsServer } from 'node:tls';
+import tls from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Bundle } from '../../../spiffe/bundle/bundle.ts';
 import type { HttpsSpiffe } from '../../../spiffe/bundle/endpoint-address.ts';
@@ -317,18 +317,26 @@ describe('https_web', () => {
     expect(await outcome(overWeb({ profile: { type: 'https_web', ca } }))).toBe('bundle of partner.example');
   });
 
-  test('TLS 1.2 is the oldest', async () => {
-    for (const [version, result] of [
-      ['TLSv1.1', 'UNAUTHENTICATED FED_TLS'],
-      ['TLSv1.2', 'bundle of partner.example'],
-      ['TLSv1.3', 'bundle of partner.example'],
-    ] as const) {
-      const server = createTlsServer(
-        { ...goodSite, minVersion: version, maxVersion: version, ciphers: 'DEFAULT:@SECLEVEL=0' },
-        (socket) => void socket.on('error', () => {}).end('HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"keys":[]}'),
-      ).on('tlsClientError', () => {});
-      const url = `https://localhost:${await listening(server)}/`;
-      expect(`${version} ${await outcome(overWeb({ url }))}`).toBe(`${version} ${result}`);
+  test('TLS 1.2 is the oldest, even where Node was told to take older ones', async () => {
+    const { DEFAULT_CIPHERS, DEFAULT_MIN_VERSION } = tls;
+    Object.assign(tls, { DEFAULT_CIPHERS: 'DEFAULT:@SECLEVEL=0', DEFAULT_MIN_VERSION: 'TLSv1' });
+    try {
+      for (const [version, result] of [
+        ['TLSv1.1', 'UNAUTHENTICATED FED_TLS'],
+        ['TLSv1.2', 'bundle of partner.example'],
+        ['TLSv1.3', 'bundle of partner.example'],
+      ] as const) {
+        const server = tls
+          .createServer(
+            { ...goodSite, minVersion: version, maxVersion: version },
+            (socket) => void socket.on('error', () => {}).end('HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"keys":[]}'),
+          )
+          .on('tlsClientError', () => {});
+        const url = `https://localhost:${await listening(server)}/`;
+        expect(`${version} ${await outcome(overWeb({ url }))}`).toBe(`${version} ${result}`);
+      }
+    } finally {
+      Object.assign(tls, { DEFAULT_CIPHERS, DEFAULT_MIN_VERSION });
     }
   });
 

@@ -638,6 +638,7 @@ describe('the end', () => {
       `;
       const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: ['pipe', 'inherit', 'inherit'] });
       const exited = once(child, 'exit');
+      open.push({ close: () => child.kill() });
       await Promise.all([web.requested(1), spiffe.requested(1)]);
       child.stdin.end('go');
       expect(await exited).toEqual([0, null]);
