@@ -1,5 +1,5 @@
 /** JWT-SVIDs (JWT-SVID, RFC 7515, RFC 7519), validated by the keys of the trust domain that `sub` names. Needs no Node. */
-import { base64url } from '../base64.ts';
+import { asciiBytes, base64url } from '../base64.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { type Code, type Reason, SpiffeError, under } from '../errors.ts';
 import { SpiffeId } from '../id.ts';
@@ -156,10 +156,8 @@ function judge(token: string, options: ValidateJwtOptions): Judged {
       `expected audience in ${JSON.stringify(audience)} (audience=${clip(JSON.stringify(facts.audience))})`,
     );
   }
-  return { facts, signed: utf8.encode(jws.signed), signature: jws.signature, candidates: authoritiesFor(facts, bundles) };
+  return { facts, signed: asciiBytes(jws.signed), signature: jws.signature, candidates: authoritiesFor(facts, bundles) };
 }
-
-const utf8 = new TextEncoder();
 
 function unsigned({ id }: Facts): SpiffeError {
   return refuse('SVID_UNTRUSTED', 'JWT_SIGNATURE', `the signature is not that of a JWT authority of ${id.trustDomain}`);
@@ -216,7 +214,21 @@ function readJws(token: string): Jws {
   const second = token.indexOf('.', first + 1);
   if (first <= 0 || second < 0 || token.indexOf('.', second + 1) >= 0)
     throw invalid('JWT_SERIALIZATION', 'not a JWS in compact serialization');
-  const header = readPart(token.slice(0, first), 'header');
+  const header = readHeader(token.slice(0, first));
+  const signature = base64url(token.slice(second + 1));
+  if (!signature || signature.length === 0) throw invalid('JWT_ENCODING', 'the signature is not base64url');
+  return { header, signed: token.slice(0, second), payload: token.slice(first + 1, second), signature };
+}
+
+/** All tokens of one key begin alike, so what was read once is not read again. Few, and short: whoever sends others gains nothing by it. */
+const headers = new Map<string, JwtHeader>();
+const MAX_HEADERS = 64;
+const MAX_HEADER_KEPT = 256;
+
+function readHeader(part: string): JwtHeader {
+  const known = headers.get(part);
+  if (known) return known;
+  const header = readPart(part, 'header');
   const { alg, typ, kid } = header as { alg?: JsonValue; typ?: JsonValue; kid?: JsonValue };
   if (!isJwtAlgorithm(alg))
     throw invalid(
@@ -229,9 +241,12 @@ function readJws(token: string): Jws {
   // We understand no critical header, so each is one too many (RFC 7515 §4.1.11). `b64` would change what is signed.
   if ('crit' in header || 'b64' in header) throw invalid('JWT_CRIT', 'a critical header that is not understood');
   if (kid !== undefined && (typeof kid !== 'string' || kid === '')) throw invalid('JWT_KID', 'kid is not a non-empty string');
-  const signature = base64url(token.slice(second + 1));
-  if (!signature || signature.length === 0) throw invalid('JWT_ENCODING', 'the signature is not base64url');
-  return { header: { alg, kid, typ }, signed: token.slice(0, second), payload: token.slice(first + 1, second), signature };
+  const made: JwtHeader = { alg, kid, typ };
+  if (part.length <= MAX_HEADER_KEPT) {
+    if (headers.size === MAX_HEADERS) headers.clear();
+    headers.set(part, made);
+  }
+  return made;
 }
 
 function readPart(part: string, what: string): JsonObject {
