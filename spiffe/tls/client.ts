@@ -21,6 +21,8 @@ export interface Dial {
   readonly signal?: AbortSignal | undefined;
   /** Instead of a TCP connection of our own. */
   readonly socket?: Socket | undefined;
+  /** What is said in plain on the TCP connection before TLS begins, by protocols that want it so. Its failure ends the dialling. */
+  readonly prepare?: ((tcp: Socket, signal: AbortSignal | undefined) => Promise<void>) | undefined;
   /** Tells whoever uses the connection that it takes nothing new: see `keep`. */
   readonly onDrain?: ((socket: TLSSocket) => void) | undefined;
   /** More for `net.connect`, such as `localAddress`. */
@@ -42,12 +44,18 @@ export class TlsClient {
 
   /** Throws what the source, the handshake or the verification refuses; no byte is sent before. The signal ends the dialling alone. */
   async connect(dial: Dial): Promise<TLSSocket> {
-    const { host, port, signal, onDrain } = dial;
+    const { host, port, signal, prepare, onDrain } = dial;
     const settings = this.#settings;
     // before a connection is made that could only fail
     const svid = settings.mode === 'tls' ? undefined : settings.source.svid;
     const alpn = dial.alpn && { alpn: dial.alpn };
-    const tcp = dial.socket ?? (await connected({ ...dial.tcp, host, port } as NetConnectOpts, signal));
+    const tcp = dial.socket ?? (await connected({ ...dial.tcp, host, port }, signal));
+    try {
+      await prepare?.(tcp, signal);
+    } catch (error) {
+      tcp.destroy();
+      throw error;
+    }
     const tls =
       settings.mode === 'mtls-web'
         ? await connectWebTls(tcp, { svid, host, roots: settings.roots, signal, ...alpn })

@@ -8,6 +8,7 @@ import { isIP, type Socket } from 'node:net';
 import {
   checkServerIdentity,
   createSecureContext,
+  type DetailedPeerCertificate,
   type SecureContext,
   type SecureContextOptions,
   Server,
@@ -94,7 +95,7 @@ function contextOf(svid: X509Svid): SecureContext {
   return made;
 }
 
-interface Judge {
+export interface Judge {
   readonly bundles: X509BundleSource;
   readonly authorize: Authorize;
   readonly clock?: Clock;
@@ -103,13 +104,18 @@ interface Judge {
 }
 
 /** Judges the peer of a finished handshake by the chain it showed; throws SpiffeError. */
-function judge(socket: TLSSocket, chainDer: readonly Buffer[], { bundles, authorize, clock = systemClock, path }: Judge): TlsPeer {
+function judge(socket: TLSSocket, chainDer: readonly Buffer[], by: Judge): TlsPeer {
+  const peer = judgeChain(chainDer, by);
+  peers.set(socket, peer);
+  return peer;
+}
+
+function judgeChain(chainDer: readonly Buffer[], { bundles, authorize, clock = systemClock, path }: Judge): TlsPeer {
   const { id, chain } = verifyX509Svid(chainDer, bundles, { ...path?.(), nowMs: clock.now() });
   const [leaf] = chain;
   if (!leaf) throw new SpiffeError('SVID_INVALID', 'X509_CHAIN_EMPTY', 'the peer showed no certificate');
   const peer: TlsPeer = { id, chain, certificateSha256: leaf.sha256, notAfterMs: leaf.notAfterMs };
   requireMatch(authorize, id, peer);
-  peers.set(socket, peer);
   return peer;
 }
 
@@ -224,6 +230,30 @@ export function connectWebTls(socket: Socket, options: WebTlsClientOptions): Pro
     if (!tls.authorized)
       throw new SpiffeError('SVID_UNTRUSTED', undefined, `the certificate of ${host} is not trusted: ${String(tls.authorizationError)}`);
   });
+}
+
+/** For TLS that somebody else makes: whatever the environment says, a connection that OpenSSL does not trust comes to nothing. */
+export const VERDICT_ON = { rejectUnauthorized: true } as const;
+export type VerdictOn = typeof VERDICT_ON;
+
+/** The same versions as ours, for TLS that somebody else makes. */
+export const VERSIONS = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const;
+
+/**
+ * Judges a server that OpenSSL has let through, by the chain that Node gives to `checkServerIdentity`: the one shown, led on to one of the anchors. Node does not
+ * call it for a connection that OpenSSL refuses, nor on resumed sessions. Throws SpiffeError.
+ */
+export function judgeServerIdentity(certificate: DetailedPeerCertificate, by: Judge): TlsPeer {
+  const chain: Buffer[] = [];
+  // an authority that signs itself is its own issuer here
+  for (let one = certificate; one?.raw && chain.length < 9 && !chain.at(-1)?.equals(one.raw); one = one.issuerCertificate)
+    chain.push(one.raw);
+  return judgeChain(chain, by);
+}
+
+/** A context whose anchors are these authorities alone, none of which need be a root. */
+export function anchoredContext(svid: X509Svid | undefined, authorities: readonly string[]): SecureContext {
+  return createSecureContext({ ...PROTOCOL, ...(svid && shown(svid)), ca: [...authorities], allowPartialTrustChain: true });
 }
 
 /** The protocol that was agreed on. Who knows no ALPN speaks HTTP/1.1. */

@@ -1,0 +1,53 @@
+/** PostgreSQL through `pg`: its socket is ours, TLS included, so that not even the user's name goes to a server that was not verified. */
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { SpiffeError } from '../errors.ts';
+import type { X509Identity } from '../source/x509-identity.ts';
+import { dialler, type SocketSettings, VerifiedSocket } from './verified-socket.ts';
+
+export interface PgOptions {
+  /** TLS is below the protocol: `pg` must ask for none. */
+  readonly ssl: false;
+  readonly stream: () => Duplex;
+}
+
+/** For `new Pool` and `new Client`. A connection string beside it must say nothing of `ssl`. Throws REQUEST_INVALID when something is missing. */
+export function pgOptions(source: X509Identity, settings: SocketSettings): PgOptions {
+  const dial = dialler(source, settings, askForTls);
+  return { ssl: false, stream: () => new VerifiedSocket(dial) };
+}
+
+/** Length 8, code 80877103: "Message Formats" of PostgreSQL's protocol. */
+const SSL_REQUEST = Buffer.from('0000000804d2162f', 'hex');
+
+/** Resolves when the server is ready for the handshake. */
+function askForTls(tcp: Socket, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = (error: unknown) => {
+      off();
+      reject(error);
+    };
+    const abort = () => end(signal.reason);
+    const closed = () => end(new SpiffeError('UNAVAILABLE', undefined, 'the server ended the connection when it was asked for TLS'));
+    const answered = (answer: Buffer) => {
+      // what comes next is for TLS to read
+      tcp.pause();
+      const text = answer.toString('latin1');
+      if (text === 'S') {
+        off();
+        return resolve();
+      }
+      // more than the one letter may be the words of somebody in the middle, to be taken for the server's after the handshake (CVE-2021-23222)
+      const why = text.startsWith('S') ? 'sent more than an answer' : text === 'N' ? 'has no TLS' : 'does not answer as PostgreSQL does';
+      end(new SpiffeError('UNAVAILABLE', undefined, `the server ${why}`));
+    };
+    const off = () => {
+      signal.removeEventListener('abort', abort);
+      tcp.off('data', answered).off('error', end).off('close', closed);
+    };
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    tcp.on('data', answered).on('error', end).on('close', closed);
+    tcp.write(SSL_REQUEST);
+  });
+}
