@@ -4,7 +4,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { type Code, type Reason, SpiffeError, under } from '../errors.ts';
 import { SpiffeId } from '../id.ts';
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from '../json.ts';
-import { canVerifySync, verifyJwsSync, verifyJwsWeb } from './jws-verify.ts';
+import { verifyJws, verifyJwsSync } from './jws-verify.ts';
 import { isJwtAlgorithm, type JwtAlgorithmName, jwtAlgorithmFits } from './jwt-algorithm.ts';
 import type { JwtAuthority, JwtBundleSource } from './jwt-bundle.ts';
 
@@ -98,25 +98,36 @@ export interface ValidateJwtOptions {
  * Validates a token by every rule of JWT-SVID §4: `alg` before anything else, then form, dates and audience; `sub` picks the trust domain,
  * and only that domain's JWT authorities are asked.
  * Rejects with SVID_INVALID (form), SVID_EXPIRED (`exp`, `nbf`), SVID_UNTRUSTED (key, signature), BUNDLE_MISSING (no bundle of that domain),
- * REQUEST_INVALID (options that would let anything pass), or what `bundles` throws.
+ * REQUEST_INVALID (options that would let anything pass), UNIMPLEMENTED (this runtime cannot check the algorithm or read the key: no word on the
+ * signature), or what `bundles` throws.
  */
 export async function validateJwtSvid(token: string, options: ValidateJwtOptions): Promise<JwtSvid> {
-  if (canVerifySync) return validateJwtSvidSync(token, options);
-  const judged = judge(token, options);
-  for (const authority of judged.candidates) {
-    if (await verifyJwsWeb(judged.facts.header.alg, judged.signed, authority, judged.signature))
-      return new JwtSvid(token, judged.facts, '');
+  const { facts, signed, signature, candidates } = judge(token, options);
+  let unable: unknown;
+  for (const authority of candidates) {
+    try {
+      const verdict = verifyJws(facts.header.alg, signed, authority, signature);
+      // where it is there already, nobody waits for the next turn
+      if (verdict === true || (verdict !== false && (await verdict))) return new JwtSvid(token, facts, '');
+    } catch (error) {
+      unable ??= error;
+    }
   }
-  throw unsigned(judged.facts);
+  throw unable ?? unsigned(facts);
 }
 
 /** The same without waiting, where there is node:crypto (Node, Deno, Bun). Throws UNIMPLEMENTED elsewhere. */
 export function validateJwtSvidSync(token: string, options: ValidateJwtOptions): JwtSvid {
   const { facts, signed, signature, candidates } = judge(token, options);
+  let unable: unknown;
   for (const authority of candidates) {
-    if (verifyJwsSync(facts.header.alg, signed, authority, signature)) return new JwtSvid(token, facts, '');
+    try {
+      if (verifyJwsSync(facts.header.alg, signed, authority, signature)) return new JwtSvid(token, facts, '');
+    } catch (error) {
+      unable ??= error;
+    }
   }
-  throw unsigned(facts);
+  throw unable ?? unsigned(facts);
 }
 
 interface Judged {
