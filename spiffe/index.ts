@@ -2,7 +2,7 @@
 export type { Clock } from './clock.ts';
 export { type Code, type Reason, SpiffeError } from './errors.ts';
 export { SpiffeId, TrustDomain } from './id.ts';
-export type { Logger } from './logger.ts';
+export { fieldsFirst, type FieldsFirst, type Logger } from './logger.ts';
 export { matchAny, matchId, matchOneOf, matchPattern, type Matcher, memberOf, requireMatch } from './match.ts';
 export { Bundle, type BundleFields, BundleSet, jwtAuthority } from './bundle/bundle.ts';
 export { JwtAuthority, JwtBundle, JwtBundleSet, type JwtBundleSource } from './jwt/jwt-bundle.ts';
