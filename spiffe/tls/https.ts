@@ -64,7 +64,7 @@ export class SpiffeHttpsAgent extends Agent {
   override emit(event: string, ...args: unknown[]): boolean {
     const [socket] = args as [Socket | undefined];
     if (event === 'free' && socket && this.#draining.has(socket)) {
-      socket.destroySoon();
+      socket.destroy();
       return true;
     }
     return super.emit(event, ...args);
@@ -77,6 +77,7 @@ export class SpiffeHttpsAgent extends Agent {
 
   #drain(socket: TLSSocket): void {
     this.#draining.add(socket);
-    for (const free of Object.values(this.freeSockets)) if (free?.includes(socket)) socket.destroySoon();
+    // at once: Node's agent still takes a socket that is only about to end
+    for (const free of Object.values(this.freeSockets)) if (free?.includes(socket)) socket.destroy();
   }
 }
