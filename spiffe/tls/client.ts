@@ -9,7 +9,7 @@ import { connectTls, connectWebTls } from './tls.ts';
 
 export type TlsClientSettings = ClientMode & {
   readonly clock?: Clock | undefined;
-  /** Connections stay when an SVID ends or the server's trust goes. Default false: they are told at 70 to 80 % of their life, and end with the SVIDs. */
+  /** Connections stay when an SVID ends or the server's trust goes. Default false: they are told at 60 to 70 % of their life, and end with the SVIDs. */
   readonly keep?: boolean | undefined;
   readonly log?: Logger | undefined;
 };

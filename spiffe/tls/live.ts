@@ -11,8 +11,8 @@ import { verifyX509Svid, type X509Svid } from '../x509/x509-svid.ts';
 import { Endings } from './endings.ts';
 import { type Authorize, tlsPeer } from './tls.ts';
 
-/** Part of a connection's life after which its user is told to make a new one: the client first, so that it is the one who has no request in doubt. */
-const DRAIN_FROM = { client: 0.7, server: 0.8 } as const;
+/** Part of a connection's life after which its user is told to make a new one: the client well before the server, since a server that tells leaves requests in doubt that are on their way. */
+const DRAIN_FROM = { client: 0.6, server: 0.85 } as const;
 /** The tells are spread over this part of the life, lest all connections that began together end together. */
 const SPREAD = 0.1;
 /** When trust is gone the user is told at once, and the connection ends after half of this time to all of it. */

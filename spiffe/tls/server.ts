@@ -13,7 +13,7 @@ export type TlsServerSettings = ServerMode & {
   readonly clock?: Clock | undefined;
   /** A handshake longer than this is given up. Default 10 s. */
   readonly handshakeMs?: number | undefined;
-  /** Connections stay when an SVID ends or the client's trust goes. Default false: they are told at 80 to 90 % of their life, and end with the SVIDs. */
+  /** Connections stay when an SVID ends or the client's trust goes. Default false: they are told at 85 to 95 % of their life, and end with the SVIDs. */
   readonly keep?: boolean | undefined;
   /** Told of every connection that was refused, and why: the client hears nothing of that. */
   readonly log?: Logger | undefined;
