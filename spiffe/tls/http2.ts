@@ -55,15 +55,18 @@ export async function connectHttp2(
 ): Promise<ClientHttp2Session> {
   const { hostname, port, protocol, origin } = new URL(url);
   if (protocol !== 'https:') throw new TypeError(`the URL must begin with https:, saw ${protocol}`);
-  let session: ClientHttp2Session | undefined;
+  const drained = new AbortController();
   const socket = await connectSpiffe({
     ...settings,
     host: hostname.replace(/^\[|\]$/g, ''),
     port: Number(port || 443),
     alpn: ALPN,
-    onDrain: () => session?.close(),
+    onDrain: () => drained.abort(),
   });
-  session = connect(origin, { ...settings.http2, createConnection: () => socket });
+  const session = connect(origin, { ...settings.http2, createConnection: () => socket });
+  const close = () => session.close();
+  if (drained.signal.aborted) close();
+  else drained.signal.addEventListener('abort', close, { once: true });
   tlsPeerOver(session, socket);
   return session;
 }

@@ -227,7 +227,7 @@ for (const [name, framework] of Object.entries(FRAMEWORKS)) {
       expectRefusal(await ask(port, { authorization: `Bearer ${await token()}` }), 503);
       expect(log.lines.map(({ fields }) => [fields['code'], fields['error']])).toEqual([
         ['UNAVAILABLE', expect.stringContaining('/nobody/listens/here.sock')],
-        ['UNAVAILABLE', 'the JWT source is closed'],
+        ['CLOSED', 'the JWT source is closed'],
       ]);
     });
 

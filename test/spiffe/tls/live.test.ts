@@ -33,7 +33,7 @@ async function svid(path: string, ms = HOUR_MS, issuer = root): Promise<X509Svid
     notBeforeMs: Date.now() - 60_000,
     notAfterMs: Date.now() + ms,
   });
-  return X509Svid.fromPem(leaf.pem, leaf.key.export({ type: 'pkcs8', format: 'pem' }) as string);
+  return X509Svid.fromPem(leaf.pem, leaf.key.export({ type: 'pkcs8', format: 'pem' }));
 }
 
 beforeAll(async () => {

@@ -186,13 +186,16 @@ export const WRAPPERS: readonly Wrapper[] = [
     async serve(settings) {
       const delivered: string[] = [];
       const server = new GrpcServer();
-      server.addService({ Who: { path: '/test.Test/Who', requestStream: false, responseStream: false, ...CODEC } }, {
-        Who: (call: { metadata: Metadata; request: Buffer }, done: (error: null, value: Buffer) => void) => {
-          const who = answer(grpcPeer(call)?.id);
-          delivered.push(who);
-          setTimeout(() => done(null, Buffer.from(who)), Number(String(call.request)));
+      server.addService(
+        { Who: { path: '/test.Test/Who', requestStream: false, responseStream: false, ...CODEC } },
+        {
+          Who: (call: { metadata: Metadata; request: Buffer }, done: (error: null, value: Buffer) => void) => {
+            const who = answer(grpcPeer(call)?.id);
+            delivered.push(who);
+            setTimeout(() => done(null, Buffer.from(who)), Number(String(call.request)));
+          },
         },
-      } as never);
+      );
       return serving(grpcListener(server, settings), delivered, () => server.forceShutdown());
     },
     async client(settings, port) {
