@@ -123,7 +123,7 @@ const FENCES: readonly {
     what: 'import grpc-js',
     why: 'one place wraps it',
     sign: /from '@grpc\/grpc-js'/,
-    only: /^(core\/rpc[^/]*\.ts|spiffe\/(rpc\/channel|tls\/grpc)\.ts)$/,
+    only: /^(core\/rpc[^/]*\.ts|spiffe\/(rpc\/channel|tls\/grpc|middleware\/grpc)\.ts)$/,
   },
   { what: 'import koffi', why: 'one native edge', sign: /['"]koffi['"]/, only: /^core\/native\.ts$/ },
   { what: 'import better-sqlite3', why: 'SQL lives in the store', sign: /['"]better-sqlite3['"]/, only: /^server\/store\// },

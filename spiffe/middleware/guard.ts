@@ -2,11 +2,12 @@
  * A guard of requests, in the shape of each framework. No framework is imported, nor any of Node's modules: their requests and answers are described by the few
  * members that are used.
  */
-import { type Code, SpiffeError } from '../errors.ts';
+import { SpiffeError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
-import { type Matcher, requireMatch } from '../match.ts';
+import type { Matcher } from '../match.ts';
 import { remember, type SpiffeCaller } from './caller.ts';
-import { type Refusal, refusal, report } from './refusal.ts';
+import { type Refusal, report } from './refusal.ts';
+import { proven, unproven, type Verdict } from './verdict.ts';
 
 /** Node's request, of HTTP/1 or (its compatibility API) HTTP/2, also as Express and Connect dress it. */
 export interface NodeRequest {
@@ -92,43 +93,18 @@ export interface Proof<C extends SpiffeCaller> {
   readonly log: Logger | undefined;
 }
 
-/** What is the caller's fault. Anything else is ours: 503. */
-const UNPROVEN: ReadonlySet<string> = new Set<Code>([
-  'SVID_INVALID',
-  'SVID_EXPIRED',
-  'SVID_UNTRUSTED',
-  'BUNDLE_MISSING',
-  'UNAUTHENTICATED',
-]);
-
-type Verdict<C> = { readonly caller: C; readonly refusal?: undefined } | { readonly refusal: Refusal; readonly caller?: undefined };
-
 export function guard<C extends SpiffeCaller>(proof: Proof<C>): Guard<C> {
   const { authorize, challenge, via, log } = proof;
   if (typeof authorize !== 'function')
     throw new SpiffeError('REQUEST_INVALID', undefined, 'who may pass must be a matcher, such as memberOf(…)');
 
-  const unproven = (error: unknown): Verdict<C> =>
-    error instanceof SpiffeError && UNPROVEN.has(error.code)
-      ? { refusal: refusal(401, error, { challenge: challenge(error) }) }
-      : { refusal: refusal(503, error) };
-
-  const proven = (caller: C): Verdict<C> => {
-    try {
-      requireMatch(authorize, caller.id);
-    } catch (error) {
-      return { refusal: refusal(403, error, { id: caller.id }) };
-    }
-    return { caller };
-  };
-
   /** Never throws. What is refused is in the log. */
   const judge = (request: NodeRequest): Verdict<C> => {
     let verdict: Verdict<C>;
     try {
-      verdict = proven(proof.node(request));
+      verdict = proven(proof.node(request), authorize);
     } catch (error) {
-      verdict = unproven(error);
+      verdict = unproven(error, challenge);
     }
     if (verdict.refusal) report(log, via, verdict.refusal, addressOf(request));
     return verdict;
@@ -137,9 +113,9 @@ export function guard<C extends SpiffeCaller>(proof: Proof<C>): Guard<C> {
   const judgeWeb = async (context: HonoContext): Promise<Verdict<C>> => {
     let verdict: Verdict<C>;
     try {
-      verdict = proven(await proof.web(context));
+      verdict = proven(await proof.web(context), authorize);
     } catch (error) {
-      verdict = unproven(error);
+      verdict = unproven(error, challenge);
     }
     if (verdict.refusal) report(log, via, verdict.refusal, addressOf(incomingOf(context)));
     return verdict;

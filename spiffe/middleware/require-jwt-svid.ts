@@ -19,7 +19,7 @@ const BEARER = /^bearer +([A-Za-z0-9._~+/-]+=*)$/i;
 /** The name and some spaces. */
 const MAX_HEADER_BYTES = MAX_TOKEN_BYTES + 64;
 
-/** RFC 6750 §3: a challenge has a parameter, and `error` only when a token was given. Why the token is no good is for the log. */
+/** RFC 6750 §3: a challenge has a parameter, and `error` only when a token was given. */
 const NO_TOKEN = 'Bearer realm="spiffe"';
 const BAD_TOKEN = 'Bearer realm="spiffe", error="invalid_token"';
 
@@ -28,32 +28,49 @@ const BAD_TOKEN = 'Bearer realm="spiffe", error="invalid_token"';
  * Tokens in the query, a form or a cookie are not looked at. Throws REQUEST_INVALID at once for options that would let nobody or anybody pass.
  */
 export function requireJwtSvid(options: RequireJwtSvidOptions): Guard<JwtCaller> {
-  const { authorize, log, ...rest } = options;
-  const audience = typeof rest.audience === 'string' ? [rest.audience] : [...(rest.audience ?? [])];
-  const how: ValidateJwtOptions = { ...rest, audience };
-  checkOptions(how);
+  const { authorize, log } = options;
+  const { callerOf, callerSoon } = bearers(options);
   return guard<JwtCaller>({
-    node: (request) => {
-      const token = tokenOf(headerOfNode(request));
-      try {
-        return callerOf(validateJwtSvidSync(token, how));
-      } catch (error) {
-        throw orUnready(error, how.bundles);
-      }
-    },
-    web: async (context) => {
-      const token = tokenOf(headerOfWeb(context));
-      try {
-        return callerOf(await validateJwtSvid(token, how));
-      } catch (error) {
-        throw orUnready(error, how.bundles);
-      }
-    },
+    node: (request) => callerOf(headerOfNode(request)),
+    web: (context) => callerSoon(headerOfWeb(context)),
     authorize,
-    challenge: ({ reason }) => (reason === 'HTTP_CREDENTIAL_MISSING' ? NO_TOKEN : BAD_TOKEN),
+    challenge,
     via: 'jwt',
     log,
   });
+}
+
+/** Why the token is no good is for the log. */
+export function challenge({ reason }: SpiffeError): string {
+  return reason === 'HTTP_CREDENTIAL_MISSING' ? NO_TOKEN : BAD_TOKEN;
+}
+
+/** Who an `Authorization` header proves its sender to be, at once or, where there is no Node, soon. Throws REQUEST_INVALID as `requireJwtSvid`. */
+export function bearers(options: ValidateJwtOptions): {
+  readonly callerOf: (header: string | undefined) => JwtCaller;
+  readonly callerSoon: (header: string | undefined) => Promise<JwtCaller>;
+} {
+  const audience = typeof options.audience === 'string' ? [options.audience] : [...(options.audience ?? [])];
+  const how: ValidateJwtOptions = { ...options, audience };
+  checkOptions(how);
+  return {
+    callerOf(header) {
+      const token = tokenOf(header);
+      try {
+        return callerFrom(validateJwtSvidSync(token, how));
+      } catch (error) {
+        throw orUnready(error, how.bundles);
+      }
+    },
+    async callerSoon(header) {
+      const token = tokenOf(header);
+      try {
+        return callerFrom(await validateJwtSvid(token, how));
+      } catch (error) {
+        throw orUnready(error, how.bundles);
+      }
+    },
+  };
 }
 
 /** By the validator's own word, which comes before it reads a token; nothing is less of one than ''. */
@@ -67,7 +84,7 @@ function checkOptions(how: ValidateJwtOptions): void {
   }
 }
 
-function callerOf(svid: JwtSvid): JwtCaller {
+function callerFrom(svid: JwtSvid): JwtCaller {
   return Object.freeze({ via: 'jwt', id: svid.id, svid, claims: svid.claims });
 }
 

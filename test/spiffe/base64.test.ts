@@ -35,5 +35,9 @@ test('any other text is nothing', () => {
 });
 
 test('ASCII is one octet a character', () => {
-  fc.assert(fc.property(fc.stringMatching(/^[ -~]{0,50}$/), (text) => expect([...asciiBytes(text)]).toEqual([...Buffer.from(text)])));
+  fc.assert(
+    fc.property(fc.stringMatching(/^[ -~]{0,50}$/), (text) => {
+      expect([...asciiBytes(text)]).toEqual([...Buffer.from(text)]);
+    }),
+  );
 });

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { RequestListener } from 'node:http';
 import { dirname, join, relative, resolve } from 'node:path';
+import { Client, credentials, Metadata, ServerCredentials, status } from '@grpc/grpc-js';
 import { getRequestListener } from '@hono/node-server';
 import { afterAll, describe, expect, test } from 'vitest';
 import { TrustDomain } from '../../../spiffe/id.ts';
@@ -14,6 +15,7 @@ import { testCertificate } from '../../fakes/ca.ts';
 import { orders as envoy } from './examples/envoy.ts';
 import { orders as express } from './examples/express.ts';
 import { orders as fastify } from './examples/fastify.ts';
+import { orders as grpc, whoCalls } from './examples/grpc.ts';
 import { orders as hono } from './examples/hono.ts';
 import { orders as http } from './examples/http.ts';
 import { orders as koa } from './examples/koa.ts';
@@ -57,6 +59,34 @@ describe('with a JWT-SVID', () => {
     });
     expect(await ask(port)).toMatchObject({ status: 401 });
     await app.close();
+  });
+  test('grpc.ts', async () => {
+    const service = grpc(bundles);
+    const asIs = (bytes: Buffer) => bytes;
+    const codec = { requestSerialize: asIs, requestDeserialize: asIs, responseSerialize: asIs, responseDeserialize: asIs };
+    service.addService(
+      { Who: { path: '/test.Test/Who', requestStream: false, responseStream: false, ...codec } },
+      {
+        Who: (call: Parameters<typeof whoCalls>[0], done: (error: null, value: Buffer) => void) =>
+          done(null, Buffer.from(`hello ${whoCalls(call)}`)),
+      },
+    );
+    const port = await new Promise<number>((done, fail) => {
+      service.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) => (error ? fail(error) : done(bound)));
+    });
+    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+    const call = (metadata: Metadata) =>
+      new Promise<string>((done, fail) => {
+        client.makeUnaryRequest('/test.Test/Who', asIs, asIs, Buffer.alloc(0), metadata, (error, value) =>
+          error ? fail(error) : done(String(value)),
+        );
+      });
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${await token()}`);
+    expect(await call(metadata)).toBe('hello spiffe://example.org/web');
+    await expect(call(new Metadata())).rejects.toMatchObject({ code: status.UNAUTHENTICATED });
+    client.close();
+    service.forceShutdown();
   });
   test('express.ts: /admin is for one', async () => {
     const port = await serve(express(bundles));
@@ -119,7 +149,7 @@ function published(source: string): string {
   return source
     .replace(/^\/\*\*.*\*\/\n/, '')
     .replaceAll(/'\.\.\/\.\.\/\.\.\/\.\.\/spiffe\/middleware\/index\.ts'/g, "'@warifu/spiffe/middleware'")
-    .replaceAll(/'\.\.\/\.\.\/\.\.\/\.\.\/spiffe\/middleware\/jwt\.ts'/g, "'@warifu/spiffe/middleware/jwt'")
+    .replaceAll(/'\.\.\/\.\.\/\.\.\/\.\.\/spiffe\/middleware\/(jwt|grpc)\.ts'/g, "'@warifu/spiffe/middleware/$1'")
     .replaceAll(/'\.\.\/\.\.\/\.\.\/\.\.\/spiffe\/[\w/-]+\.ts'/g, "'@warifu/spiffe'")
     .trim();
 }
