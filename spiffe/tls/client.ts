@@ -12,6 +12,8 @@ export type TlsClientSettings = ClientMode & {
   /** Connections stay when an SVID ends or the server's trust goes. Default false: they are told at 60 to 70 % of their life, and end with the SVIDs. */
   readonly keep?: boolean | undefined;
   readonly log?: Logger | undefined;
+  /** Told why a connection that was good ends within a second: the server, or our own identity, is not trusted any more. */
+  readonly onUntrusted?: ((socket: TLSSocket, error: unknown) => void) | undefined;
 };
 
 export interface Dial {
@@ -23,8 +25,8 @@ export interface Dial {
   readonly socket?: Socket | undefined;
   /** What is said in plain on the TCP connection before TLS begins, by protocols that want it so. Its failure ends the dialling. */
   readonly prepare?: ((tcp: Socket, signal: AbortSignal | undefined) => Promise<void>) | undefined;
-  /** Tells whoever uses the connection that it takes nothing new: see `keep`. */
-  readonly onDrain?: ((socket: TLSSocket) => void) | undefined;
+  /** Tells whoever uses the connection that it takes nothing new, and when it ends (milliseconds since 1970): see `keep`. */
+  readonly onDrain?: ((socket: TLSSocket, endMs: number) => void) | undefined;
   /** More for `net.connect`, such as `localAddress`. */
   readonly tcp?: Partial<NetConnectOpts> | undefined;
 }
@@ -38,8 +40,8 @@ export class TlsClient {
   constructor(settings: TlsClientSettings) {
     checkMode('client', settings);
     this.#settings = settings;
-    const { authorize, clock, keep, log } = settings;
-    this.#live = new LiveConnections({ source: settings.source, authorize, role: 'client', clock, keep, log });
+    const { authorize, clock, keep, log, onUntrusted } = settings;
+    this.#live = new LiveConnections({ source: settings.source, authorize, role: 'client', clock, keep, log, onUntrusted });
   }
 
   /** Throws what the source, the handshake or the verification refuses; no byte is sent before. The signal ends the dialling alone. */
@@ -68,7 +70,7 @@ export class TlsClient {
             signal,
             ...alpn,
           });
-    this.#live.add(tls, svid?.notAfterMs, onDrain && (() => onDrain(tls)));
+    this.#live.add(tls, svid?.notAfterMs, onDrain && ((endMs) => onDrain(tls, endMs)));
     return tls;
   }
 

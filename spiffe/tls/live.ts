@@ -32,11 +32,13 @@ export interface LiveOptions {
   /** From 0 to 1. Default `Math.random`. */
   readonly random?: (() => number) | undefined;
   readonly log?: Logger | undefined;
+  /** Told why a connection that was good ends within a second: its peer, or our own identity, is not trusted any more. */
+  readonly onUntrusted?: ((socket: TLSSocket, error: unknown) => void) | undefined;
 }
 
 interface Live {
   readonly socket: TLSSocket;
-  readonly drain: (() => void) | undefined;
+  readonly drain: ((endMs: number) => void) | undefined;
 }
 
 export class LiveConnections {
@@ -62,9 +64,9 @@ export class LiveConnections {
 
   /**
    * @param own when what we showed ends, in milliseconds since 1970; undefined: we showed no SVID
-   * @param drain tells the user that this connection takes nothing new; without it, the connection just ends
+   * @param drain tells the user that this connection takes nothing new, and when it ends; without it, the connection just ends
    */
-  add(socket: TLSSocket, own: number | undefined, drain?: () => void): void {
+  add(socket: TLSSocket, own: number | undefined, drain?: (endMs: number) => void): void {
     const { keep, role, source } = this.#options;
     if (keep || socket.destroyed) return;
     const peer = tlsPeer(socket);
@@ -81,7 +83,7 @@ export class LiveConnections {
     this.#off ??= source.onChange?.(() => void this.recheck());
     if (endMs === Number.POSITIVE_INFINITY) return;
     const left = endMs - this.#clock.now();
-    this.#endings.add(socket, { endMs, drainMs: endMs - left * (1 - DRAIN_FROM[role] - SPREAD * this.#random()), drain });
+    this.#endings.add(socket, { endMs, drainMs: endMs - left * (1 - DRAIN_FROM[role] - SPREAD * this.#random()), drain: drain && (() => drain(endMs)) });
   }
 
   /** Judges every peer anew, by the bundles of now and the authorizer; those that are not trusted any more end within a second. Done by itself at every change of the source. */
@@ -135,13 +137,11 @@ export class LiveConnections {
         peer: String(tlsPeer(socket)?.id ?? ''),
         error,
       });
+      this.#options.onUntrusted?.(socket, error);
     } catch {
-      // the logger is the user's
+      // both are the user's
     }
-    this.#endings.add(socket, {
-      endMs: now + UNTRUSTED_END_MS * (0.5 + 0.5 * this.#random()),
-      drainMs: now,
-      drain,
-    });
+    const endMs = now + UNTRUSTED_END_MS * (0.5 + 0.5 * this.#random());
+    this.#endings.add(socket, { endMs, drainMs: now, drain: drain && (() => drain(endMs)) });
   }
 }

@@ -17,14 +17,16 @@ export type TlsServerSettings = ServerMode & {
   readonly keep?: boolean | undefined;
   /** Told of every connection that was refused, and why: the client hears nothing of that. */
   readonly log?: Logger | undefined;
+  /** Told why a connection that was good ends within a second: the client, or our own identity, is not trusted any more. */
+  readonly onUntrusted?: ((socket: TLSSocket, error: unknown) => void) | undefined;
 };
 
 const HANDSHAKE_MS = 10_000;
 
 export interface Acceptor {
   readonly alpn?: readonly string[] | undefined;
-  /** A verified connection; gives how its user is told that it takes nothing new, if he can be told. */
-  readonly onConnection: (socket: TLSSocket) => (() => void) | void;
+  /** A verified connection; gives how its user is told that it takes nothing new and when it ends, if he can be told. */
+  readonly onConnection: (socket: TLSSocket, shown: X509Svid | WebCertificate) => ((endMs: number) => void) | void;
   readonly onRefused?: ((error: unknown, socket: Socket) => void) | undefined;
 }
 
@@ -43,8 +45,8 @@ export class TlsAcceptor {
     this.#settings = settings;
     this.#acceptor = acceptor;
     this.#clock = settings.clock ?? systemClock;
-    const { source, authorize, clock, keep, log } = settings;
-    this.#live = new LiveConnections({ source, authorize, role: 'server', clock, keep, log });
+    const { source, authorize, clock, keep, log, onUntrusted } = settings;
+    this.#live = new LiveConnections({ source, authorize, role: 'server', clock, keep, log, onUntrusted });
   }
 
   /** Refuses at once when we have no SVID to show. */
@@ -78,7 +80,7 @@ export class TlsAcceptor {
       clock: this.#clock,
       handshakeMs: settings.handshakeMs ?? HANDSHAKE_MS,
       ...(this.#acceptor.alpn && { alpn: this.#acceptor.alpn }),
-      onConnection: (socket) => this.#live.add(socket, ends, this.#acceptor.onConnection(socket) ?? undefined),
+      onConnection: (socket) => this.#live.add(socket, ends, this.#acceptor.onConnection(socket, shown) ?? undefined),
       onRefused: (error, socket) => this.#refused(error, socket),
     });
     this.#newest = { tls, shown };
