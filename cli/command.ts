@@ -9,6 +9,10 @@ export interface Command<F extends Flags = Flags> {
   /** More for `--help`: what one needs to know, examples. */
   readonly details?: string;
   readonly flags: F;
+  /** What it wants besides flags, by the names that the help gives it: `DIR`. All of it must be there. */
+  readonly operands?: readonly string[];
+  /** Its exit code for flags that can't be read. Default 1. */
+  readonly badFlags?: number;
   /** How its errors are told; `Error: …` unless given. */
   readonly sayError?: (message: string) => string;
   /** Gives the exit code; throws for a failure, told on stderr with exit code 1. */
@@ -21,7 +25,7 @@ export function defineCommand<F extends Flags>(command: Command<F>): Command {
 
 /** Runs a command with the words that follow it; never throws. Gives the exit code. */
 export async function runCommand(name: string, command: Command, argv: readonly string[], terminal: Terminal): Promise<number> {
-  const commander = createCommander(name, command.summary);
+  const commander = createCommander(name, command.summary).usage(['[flags]', ...(command.operands ?? [])].join(' '));
   if (asksForHelp(command.flags, argv)) {
     declareFlags(command.flags, commander);
     terminal.out(commander.helpInformation() + (command.details === undefined ? '' : `\n${command.details.trim()}\n`));
@@ -29,10 +33,10 @@ export async function runCommand(name: string, command: Command, argv: readonly 
   }
   let parsed: Parsed<Flags>;
   try {
-    parsed = parseFlags(command.flags, argv, commander);
+    parsed = parseFlags(command.flags, argv, commander, command.operands);
   } catch (error) {
     terminal.err(`${(error as Error).message}\nType "${name} --help" for its flags.\n`);
-    return 1;
+    return command.badFlags ?? 1;
   }
   try {
     return await command.run(parsed, terminal);

@@ -4,10 +4,13 @@ import type { Command } from './command.ts';
 export interface Leaf {
   readonly words: string;
   readonly summary: string;
+  /** Runs until it is told to stop: it handles signals itself, and its process ends when it does. */
+  readonly daemon?: boolean;
   load(): Promise<Command>;
 }
 
 const leaf = (words: string, summary: string, load: () => Promise<Command>): Leaf => ({ words, summary, load });
+const daemon = (words: string, summary: string, load: () => Promise<Command>): Leaf => ({ words, summary, daemon: true, load });
 
 export const GROUPS: Readonly<Record<string, string>> = {
   '': 'A SPIFFE identity provider: server, agent, Workload API. Commands and flags as spire-server and spire-agent have them.',
@@ -26,7 +29,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
 };
 
 export const LEAVES: readonly Leaf[] = [
-  leaf('server run', 'Runs the server', async () => (await import('./run-server.ts')).run),
+  daemon('server run', 'Runs the server', async () => (await import('./run-server.ts')).run),
   leaf('server validate', "Validates the server's configuration file", async () => (await import('./run-server.ts')).validate),
   leaf('server healthcheck', 'Determines server health status', async () => (await import('./healthcheck.ts')).server),
   leaf('server entry create', 'Creates registration entries', async () => (await import('./entry.ts')).create),
@@ -56,7 +59,7 @@ export const LEAVES: readonly Leaf[] = [
   leaf('server logger set', 'Sets the logger details', async () => (await import('./logger.ts')).set),
   leaf('server logger reset', 'Reset the logger details to launch level', async () => (await import('./logger.ts')).reset),
   leaf('server backup', "Makes a copy of a running server's datastore", async () => (await import('./backup.ts')).backup),
-  leaf('agent run', 'Runs the agent', async () => (await import('./run-agent.ts')).run),
+  daemon('agent run', 'Runs the agent', async () => (await import('./run-agent.ts')).run),
   leaf('agent validate', "Validates the agent's configuration file", async () => (await import('./run-agent.ts')).validate),
   leaf('agent healthcheck', 'Determines agent health status', async () => (await import('./healthcheck.ts')).agent),
   leaf('agent explain', 'Says why a process has its identities, or none', async () => (await import('./explain.ts')).explain),

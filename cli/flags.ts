@@ -47,14 +47,27 @@ export interface Parsed<F extends Flags> {
   readonly values: Values<F>;
   /** Which flags stood on the command line. */
   readonly given: ReadonlySet<keyof F & string>;
+  /** As many as the command has. */
+  readonly operands: readonly string[];
 }
 
-/** Reads `argv` into values. Throws REQUEST_INVALID in Go's words. `commander` is the command to declare the flags on. */
-export function parseFlags<F extends Flags>(flags: F, argv: readonly string[], commander: Commander): Parsed<F> {
+/**
+ * Reads `argv` into values. Throws REQUEST_INVALID in Go's words. `commander` is the command to declare the flags on.
+ * @param names what the command wants besides flags, each of which must be there, before, behind or between them
+ */
+export function parseFlags<F extends Flags>(
+  flags: F,
+  argv: readonly string[],
+  commander: Commander,
+  names: readonly string[] = [],
+): Parsed<F> {
   declareFlags(flags, commander);
   const given = new Set<string>();
-  commander.parse([...longOptions(flags, argv, given)], { from: 'user' });
-  return { values: commander.opts(), given };
+  const operands: string[] = [];
+  commander.parse([...longOptions(flags, argv, given, operands, names.length)], { from: 'user' });
+  const missing = names[operands.length];
+  if (missing !== undefined) throw fail('REQUEST_INVALID', `${missing} is missing`);
+  return { values: commander.opts(), given, operands };
 }
 
 /** Whether the user asks for help: Go's `-h` and `-help`, as long as they are flags and not a flag's value. */
@@ -74,15 +87,24 @@ function flagNamed(flags: Flags, name: string): Flag | undefined {
 }
 
 /** Go's flags as commander's: each `--name=value`, or `--name` for a switch that is on. */
-function longOptions(flags: Flags, argv: readonly string[], given: Set<string>): string[] {
+function longOptions(flags: Flags, argv: readonly string[], given: Set<string>, operands: string[], wanted: number): string[] {
   const long: string[] = [];
+  let onlyOperands = false;
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i] ?? '';
+    if (operands.length < wanted && word !== '--' && (onlyOperands || !word.startsWith('-') || word === '-')) {
+      operands.push(word);
+      continue;
+    }
     const [, name = '', equals, attached = ''] = /^--?([^-=][^=]*)(=)?([\s\S]*)$/.exec(word) ?? [];
     if (name === '') {
       if (word.startsWith('-') && word !== '-' && word !== '--') throw fail('REQUEST_INVALID', `bad flag syntax: ${word}`);
       const left = word === '--' ? argv[i + 1] : word;
       if (left === undefined) return long;
+      if (word === '--' && operands.length < wanted && !onlyOperands) {
+        onlyOperands = true;
+        continue;
+      }
       throw fail(
         'REQUEST_INVALID',
         `unexpected argument ${JSON.stringify(left)}: flags start with "-", and a switch takes its value as -name=false`,

@@ -22,7 +22,8 @@ export async function start(): Promise<void> {
     throw error;
   });
   // daemons have signals of their own: they drain
-  if (argv[1] !== 'run') {
+  const daemon = findLeaf(argv)?.leaf.daemon ?? false;
+  if (!daemon) {
     for (const [name, code] of [
       ['SIGINT', 130],
       ['SIGTERM', 143],
@@ -36,7 +37,7 @@ export async function start(): Promise<void> {
   }
   const code = await main(argv, terminal);
   // a daemon has nothing left to write; on its slower way out Node would take its handlers away and die of a late SIGUSR1
-  if (argv[1] === 'run') process.exit(code);
+  if (daemon) process.exit(code);
   process.exitCode ||= code;
 }
 

@@ -32,13 +32,18 @@ const MAX_LENGTH = 1 << 20;
 /** Deepest nesting of blocks, objects and lists. SPIRE's own deepest setting is at 7. */
 const MAX_DEPTH = 32;
 
+export interface HclOptions {
+  /** Whether `0644` is a number, octal as HashiCorp's reader has it. Default false: it is refused. */
+  readonly octal?: boolean | undefined;
+}
+
 /**
  * Reads a whole text. Throws SETTINGS_INVALID with `line:column` at the first thing that is no HCL 1.
- * Stricter than HashiCorp's reader where that guesses: a key set twice in one object, two commas in a row, an octal number.
+ * Stricter than HashiCorp's reader where that guesses: a key set twice in one object, two commas in a row, an octal number (unless wanted).
  */
-export function parseHcl(text: string): HclObject {
+export function parseHcl(text: string, options: HclOptions = {}): HclObject {
   if (text.length > MAX_LENGTH) throw fault({ line: 1, column: 1 }, `longer than ${MAX_LENGTH} characters`);
-  const scanner = new Scanner(text.replaceAll('\r\n', '\n'));
+  const scanner = new Scanner(text.replaceAll('\r\n', '\n'), options.octal ?? false);
   const items = parseItems(scanner, 0);
   return { kind: 'object', items, position: { line: 1, column: 1 } };
 }
@@ -157,6 +162,7 @@ const ILLEGAL = /\0|\p{Cs}/u;
 
 class Scanner {
   readonly #text: string;
+  readonly #octal: boolean;
   #at = 0;
   #peeked: Token | undefined;
   /** Where the line that holds `#counted` starts, and its number: positions are counted onwards from here. */
@@ -164,8 +170,9 @@ class Scanner {
   #lineStart = 0;
   #counted = 0;
 
-  constructor(text: string) {
+  constructor(text: string, octal: boolean) {
     this.#text = text;
+    this.#octal = octal;
     const illegal = ILLEGAL.exec(text);
     if (illegal) throw fault(this.#position(illegal.index), 'not text: a NUL or a broken character');
   }
@@ -229,12 +236,13 @@ class Scanner {
   }
 
   #number(text: string, position: Position): number {
-    if (/^-?0[0-9]/.test(text))
+    const octal = this.#octal && /^0[0-7]{1,9}$/.test(text);
+    if (!octal && /^-?0[0-9]/.test(text))
       throw fault(position, `${text} starts with a zero, which some read as octal: write it without, or in quotes`);
     const after = this.#text[this.#at];
     if (after !== undefined && /[\p{L}\p{Nd}_."]/u.test(after))
       throw fault(position, `a value starts as a number and goes on as ${JSON.stringify(after)}: it needs quotes`);
-    const value = text.startsWith('-') ? -Number(text.slice(1)) : Number(text);
+    const value = octal ? Number.parseInt(text, 8) : text.startsWith('-') ? -Number(text.slice(1)) : Number(text);
     if (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value)))
       throw fault(position, `${text} is too large a number`);
     return value;

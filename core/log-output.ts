@@ -7,8 +7,9 @@ import type { Fields, Level, Log } from './log.ts';
 export interface LogSettings {
   readonly level: Level;
   readonly format: 'text' | 'json';
-  /** Undefined or '': stdout. */
+  /** Undefined or '': stdout, or stderr where that belongs to somebody else. */
   readonly path?: string | undefined;
+  readonly stderr?: boolean | undefined;
   /** SPIRE's log_source_location: file and line of each call. Costs a stack per line. */
   readonly sourceLocation?: boolean;
   readonly clock: Clock;
@@ -39,7 +40,7 @@ const KEPT_BYTES = 1024 * 1024;
 export function createLog(settings: LogSettings): AdjustableLog {
   const { path, format, clock, reopens } = settings;
   const file = pino.destination({
-    ...(path ? { dest: path, mkdir: true, append: true, mode: 0o640 } : { dest: 1 }),
+    ...(path ? { dest: path, mkdir: true, append: true, mode: 0o640 } : { dest: settings.stderr ? 2 : 1 }),
     sync: true,
     maxLength: KEPT_BYTES,
   });

@@ -1,4 +1,4 @@
-/** The one native edge: who is at the other end of a UNIX socket, and whether that process still lives. Linux only. */
+/** The one native edge: who is at the other end of a UNIX socket, whether that process still lives, and what else Node has no word for. Linux only. */
 import { closeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
@@ -24,6 +24,10 @@ interface Native {
   readonly getenv: (name: string) => unknown;
   readonly strlen: (text: unknown) => number;
   readonly memset: (at: unknown, byte: number, count: number) => unknown;
+  readonly waitpid: (pid: number, status: null, options: number) => number;
+  readonly socket: (domain: number, type: number, protocol: number) => number;
+  readonly sendto: (fd: number, data: Buffer, length: number, flags: number, address: Buffer, addressLength: number) => number;
+  readonly textOf: (name: string) => string | null;
   readonly errno: () => number;
 }
 
@@ -56,6 +60,10 @@ function native(): Native {
       getenv: libc.func('void *getenv(const char *)'),
       strlen: libc.func('size_t strlen(void *)'),
       memset: libc.func('void *memset(void *, int, size_t)'),
+      waitpid: libc.func('int waitpid(int, void *, int)'),
+      socket: libc.func('int socket(int, int, int)'),
+      sendto: libc.func('long sendto(int, uint8_t *, size_t, int, uint8_t *, uint32_t)'),
+      textOf: libc.func('const char *getenv(const char *)'),
       errno: () => koffi.errno(),
     };
     return loaded;
@@ -165,6 +173,40 @@ export function wipeVariable(name: string): void {
   const { getenv, strlen, memset } = native();
   const value = getenv(name);
   if (value !== null) memset(value, 0, strlen(value));
+}
+
+const WNOHANG = 1;
+
+/** Takes the exit status of a child that has ended and that nobody waits for: as process 1 we inherit others' orphans. False: there is no such child, or it lives. */
+export function reapChild(pid: number): boolean {
+  return native().waitpid(pid, null, WNOHANG) === pid;
+}
+
+const AF_UNIX = 1;
+const SOCK_DGRAM_CLOEXEC = 0o2000002;
+const MSG_NOSIGNAL_DONTWAIT = 0x4040;
+const MAX_SUN_PATH = 108;
+
+/**
+ * sd_notify(3): tells who supervises us (`READY=1`, `STOPPING=1`, `STATUS=…`, lines of them) through the socket that NOTIFY_SOCKET names, an abstract one
+ * (`@name`) too. False where the variable is not set, or the word could not be delivered: nobody waits for it then. Callers that know the environment look for the
+ * variable first: without it nothing native need be loaded. Throws UNAVAILABLE without the native edge.
+ */
+export function notifySystemd(state: string): boolean {
+  const { textOf, socket, sendto } = native();
+  const name = textOf('NOTIFY_SOCKET') ?? '';
+  const path = Buffer.from(name.startsWith('@') ? `\0${name.slice(1)}` : name);
+  if ((!name.startsWith('/') && !name.startsWith('@')) || path.length > MAX_SUN_PATH) return false;
+  const address = Buffer.concat([Buffer.alloc(2), path, Buffer.alloc(name.startsWith('@') || path.length === MAX_SUN_PATH ? 0 : 1)]);
+  address.writeUInt16LE(AF_UNIX);
+  const fd = socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0);
+  if (fd < 0) return false;
+  try {
+    const data = Buffer.from(state);
+    return sendto(fd, data, data.length, MSG_NOSIGNAL_DONTWAIT, address, address.length) === data.length;
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Lets the C library give back what it holds and does not use; nothing where it has no word for that (musl). */

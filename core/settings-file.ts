@@ -2,7 +2,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname, resolve } from 'node:path';
 import { fail, isCoded } from './errors.ts';
-import { type HclItem, type HclObject, type HclValue, type Position, parseHcl } from './hcl.ts';
+import { type HclItem, type HclObject, type HclOptions, type HclValue, type Position, parseHcl } from './hcl.ts';
 import { type Builder, isObject, Literal, type Path, type Place, type Plain, type PlainObject } from './settings-value.ts';
 
 export type Format = 'hcl' | 'yaml' | 'json';
@@ -93,7 +93,7 @@ export function formatOf(name: string): Format {
  */
 export async function readSettingsFile(
   path: string,
-  options: { lookup?: (name: string) => string | undefined; hint?: string } = {},
+  options: { lookup?: (name: string) => string | undefined; hint?: string } & HclOptions = {},
 ): Promise<SettingsFile> {
   let text: string;
   try {
@@ -112,7 +112,7 @@ export async function readSettingsFile(
     });
   }
   if (options.lookup) text = expandEnv(text, options.lookup);
-  return await parseSettings(text, path, formatOf(path));
+  return await parseSettings(text, path, formatOf(path), options);
 }
 
 function decodeUtf8(bytes: Buffer, name: string): string {
@@ -124,7 +124,7 @@ function decodeUtf8(bytes: Buffer, name: string): string {
 }
 
 /** Text of a given format. An HCL text that starts with `{` is JSON, as in HCL 1. Throws SETTINGS_INVALID with `name:line:column`. */
-export async function parseSettings(text: string, name: string, format: Format): Promise<SettingsFile> {
+export async function parseSettings(text: string, name: string, format: Format, options: HclOptions = {}): Promise<SettingsFile> {
   if (text.length > MAX_BYTES) throw fail('SETTINGS_INVALID', `${name}: longer than ${MAX_BYTES} characters`);
   const places: Places = new WeakMap();
   const isJson = format === 'json' || (format === 'hcl' && /^\s*\{/.test(text));
@@ -135,7 +135,7 @@ export async function parseSettings(text: string, name: string, format: Format):
     value = parseYaml(text, isJson, builder(name, places), (message, position) => at(name, position, message));
   } else {
     try {
-      value = fromObject(parseHcl(text), builder(name, places));
+      value = fromObject(parseHcl(text, options), builder(name, places));
     } catch (error) {
       if (isCoded(error, 'SETTINGS_INVALID')) throw fail('SETTINGS_INVALID', `${name}:${error.message}`, { reason: 'HCL', cause: error });
       throw error;

@@ -1,7 +1,8 @@
 /** Flags in Go's form: every way of writing them, every way of writing them wrong, and help instead of a page. */
+import { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
 import { defineCommand, runCommand } from '../../cli/command.ts';
-import { bool, commas, duration, type Flags, integer, list, output, text, type Values } from '../../cli/flags.ts';
+import { bool, commas, duration, type Flags, integer, list, output, parseFlags, text, type Values } from '../../cli/flags.ts';
 import { main } from '../../cli/main.ts';
 import { TestTerminal } from './terminal.ts';
 
@@ -172,4 +173,24 @@ test.each([[['--version']], [['server', '-version']], [['agent', '-v']]])('%j pr
   expect(await main(argv, terminal)).toBe(0);
   expect(terminal.stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
   expect(terminal.stderr).toBe('');
+});
+
+describe('operands', () => {
+  const one = { output };
+  const read = (argv: string[], names: string[]) => {
+    const { values, operands } = parseFlags(one, argv, new Commander().exitOverride(), names);
+    return [values.output, ...operands];
+  };
+  test('stand before, behind or between flags, or after --', () => {
+    expect(read(['dir', '-output', 'json'], ['DIR'])).toEqual(['json', 'dir']);
+    expect(read(['-output=json', 'dir'], ['DIR'])).toEqual(['json', 'dir']);
+    expect(read(['a', '-output=json', 'b'], ['A', 'B'])).toEqual(['json', 'a', 'b']);
+    expect(read(['--', '-dir'], ['DIR'])).toEqual(['pretty', '-dir']);
+  });
+  test('one too few is missed by its name, one too many is refused, and so is one where none belongs', () => {
+    expect(() => read([], ['DIR'])).toThrow('DIR is missing');
+    expect(() => read(['a'], ['A', 'B'])).toThrow('B is missing');
+    expect(() => read(['a', 'b'], ['DIR'])).toThrow('unexpected argument "b"');
+    expect(() => read(['a'], [])).toThrow('unexpected argument "a"');
+  });
 });

@@ -222,3 +222,11 @@ test('a string written with escapes reads back as what it was', () => {
     }),
   );
 });
+
+test('a number that starts with a zero is octal where that is wanted, and refused elsewhere', () => {
+  const value = (text: string, octal: boolean) => parseHcl(`mode = ${text}`, { octal }).items[0]?.value;
+  expect(value('0644', true)).toMatchObject({ kind: 'number', value: 0o644, text: '0644' });
+  expect(value('444', true)).toMatchObject({ kind: 'number', value: 444, text: '444' });
+  expect(() => value('0644', false)).toThrow('starts with a zero');
+  for (const no of ['0648', '-0644', '0644.5', '0644x', '08']) expect(() => value(no, true)).toThrow();
+});

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readlinkSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { closeFd, isAlive, peerCredentials } from '../../core/native.ts';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { closeFd, isAlive, peerCredentials, reapChild } from '../../core/native.ts';
 
 let dir: string;
 let server: Server;
@@ -57,5 +58,60 @@ test('a connection that is closed is refused', async () => {
   const socket = await next;
   socket.destroy();
   expect(() => peerCredentials(socket)).toThrow(expect.objectContaining({ code: 'UNAVAILABLE' }));
+  child.kill();
+});
+
+describe('sd_notify', () => {
+  const SAY = `import { notifySystemd } from ${JSON.stringify(join(import.meta.dirname, '../../core/native.ts'))}; console.log(notifySystemd('READY=1\\nSTATUS=here'))`;
+  /** What a listener of datagrams (Python's: Node has none for UNIX sockets) hears when a process of ours speaks to `variable`. */
+  async function heard(name: string, variable: string | undefined): Promise<{ said: string; told: string }> {
+    const ear = spawn(
+      'python3',
+      [
+        '-c',
+        `import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.bind(sys.argv[1].replace('@', '\\0', 1))\nprint('bound', flush=True)\nprint(s.recv(4096).decode(), flush=True)`,
+        name,
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    let told = '';
+    ear.stdout.setEncoding('utf8').on('data', (text: string) => (told += text));
+    const closed = once(ear, 'close');
+    await once(ear.stdout, 'data');
+    const env = { ...process.env };
+    delete env['NOTIFY_SOCKET'];
+    const mouth = spawn(process.execPath, ['--input-type=module', '-e', SAY], {
+      env: { ...env, ...(variable !== undefined && { NOTIFY_SOCKET: variable }) },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let said = '';
+    mouth.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+    await once(mouth, 'close');
+    if (said.trim() !== 'true') ear.kill();
+    await closed;
+    return { said: said.trim(), told: told.replace('bound\n', '').trim() };
+  }
+
+  test('reaches a socket with a path, and an abstract one', async () => {
+    const path = join(dir, 'notify');
+    expect(await heard(path, path)).toEqual({ said: 'true', told: 'READY=1\nSTATUS=here' });
+    const abstract = `@warifu-${process.pid}-notify`;
+    expect(await heard(abstract, abstract)).toEqual({ said: 'true', told: 'READY=1\nSTATUS=here' });
+  });
+
+  test('says that nobody was reached without a variable, with one that names no socket, or one that nobody reads', async () => {
+    const path = join(dir, 'notify');
+    expect(await heard(path, undefined)).toEqual({ said: 'false', told: '' });
+    expect(await heard(`${path}2`, 'vsock:2:1234')).toEqual({ said: 'false', told: '' });
+    expect(await heard(`${path}3`, join(dir, 'nobody'))).toEqual({ said: 'false', told: '' });
+  });
+});
+
+test('a child of ours that has ended and that nobody waits for is reaped, one that lives or is another process’s is not', async () => {
+  expect(reapChild(process.pid)).toBe(false);
+  // this child’s own child is orphaned to nobody here: only process 1 sees that, which the helper’s tests show
+  const child = connector();
+  await next;
+  expect(reapChild(child.pid ?? 0)).toBe(false);
   child.kill();
 });
