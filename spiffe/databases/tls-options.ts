@@ -125,7 +125,11 @@ export function mongodbOptions(source: X509Identity, settings: TlsOptionsSetting
   };
 }
 
-export interface Mysql2Options extends AnchoredPem, VerdictOn {
+export interface Mysql2Options extends VerdictOn {
+  /** As `TlsOptions`; mysql2's own types do not say that it may be undefined. */
+  readonly key?: string;
+  readonly cert?: string;
+  readonly ca: string[];
   readonly verifyIdentity: true;
   readonly minVersion: 'TLSv1.3';
 }
@@ -138,10 +142,10 @@ export function mysql2Options(source: X509Identity, settings: AnchorOptions = {}
   const anchors = new Anchors(source, settings);
   return {
     get key() {
-      return anchors.now().key;
+      return anchors.now().key as string;
     },
     get cert() {
-      return anchors.now().cert;
+      return anchors.now().cert as string;
     },
     // never the same array twice: mysql2 resumes sessions, unjudged and as who we were, while nothing of this changes
     get ca() {
