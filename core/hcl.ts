@@ -27,7 +27,6 @@ export interface HclItem {
   readonly value: HclValue;
 }
 
-/** Longest text, in UTF-16 units. */
 const MAX_LENGTH = 1 << 20;
 /** Deepest nesting of blocks, objects and lists. SPIRE's own deepest setting is at 7. */
 const MAX_DEPTH = 32;
@@ -35,6 +34,8 @@ const MAX_DEPTH = 32;
 export interface HclOptions {
   /** Whether `0644` is a number, octal as HashiCorp's reader has it. Default false: it is refused. */
   readonly octal?: boolean | undefined;
+  /** Longest text, in UTF-16 units. Default 1 Mi. */
+  readonly maxLength?: number | undefined;
 }
 
 /**
@@ -42,7 +43,8 @@ export interface HclOptions {
  * Stricter than HashiCorp's reader where that guesses: a key set twice in one object, two commas in a row, an octal number (unless wanted).
  */
 export function parseHcl(text: string, options: HclOptions = {}): HclObject {
-  if (text.length > MAX_LENGTH) throw fault({ line: 1, column: 1 }, `longer than ${MAX_LENGTH} characters`);
+  const { maxLength = MAX_LENGTH } = options;
+  if (text.length > maxLength) throw fault({ line: 1, column: 1 }, `longer than ${maxLength} characters`);
   const scanner = new Scanner(text.replaceAll('\r\n', '\n'), options.octal ?? false);
   const items = parseItems(scanner, 0);
   return { kind: 'object', items, position: { line: 1, column: 1 } };
@@ -266,6 +268,8 @@ class Scanner {
         braces = 1;
         this.#at++;
       } else if (char === '"') {
+        // nearly every string: nothing in it was written otherwise
+        if (bytes.length === 0) return text.slice(from, this.#at++);
         flush();
         this.#at++;
         break;

@@ -271,8 +271,9 @@ function fit(schema: z.ZodType, value: Plain, at: Path, file: SettingsFile, faul
     }
     file.carry(one, fitted);
     for (const name of Object.keys(fitted)) {
+      if (Object.hasOwn(one, name)) continue;
       const written = Object.keys(one).find((key) => key.toLowerCase() === name.toLowerCase());
-      if (!Object.hasOwn(one, name) && written !== undefined) file.note(fitted, name, file.with({ one }).positionOf(['one', written]));
+      if (written !== undefined) file.note(fitted, name, file.with({ one }).positionOf(['one', written]));
     }
     return fitted;
   }

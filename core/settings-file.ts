@@ -7,7 +7,7 @@ import { type Builder, isObject, Literal, type Path, type Place, type Plain, typ
 
 export type Format = 'hcl' | 'yaml' | 'json';
 
-/** Largest file, bytes. */
+/** Largest file, bytes, where nothing else is said. */
 const MAX_BYTES = 1 << 20;
 
 export class SettingsFile {
@@ -95,10 +95,11 @@ export async function readSettingsFile(
   path: string,
   options: { lookup?: (name: string) => string | undefined; hint?: string } & HclOptions = {},
 ): Promise<SettingsFile> {
+  const { maxLength: most = MAX_BYTES } = options;
   let text: string;
   try {
     const { size } = await stat(path);
-    if (size > MAX_BYTES) throw fail('SETTINGS_INVALID', `${path}: ${size} bytes; a settings file has at most ${MAX_BYTES}`);
+    if (size > most) throw fail('SETTINGS_INVALID', `${path}: ${size} bytes; a settings file has at most ${most}`);
     text = decodeUtf8(await readFile(path), path);
   } catch (error) {
     if (isCoded(error)) throw error;
@@ -125,7 +126,8 @@ function decodeUtf8(bytes: Buffer, name: string): string {
 
 /** Text of a given format. An HCL text that starts with `{` is JSON, as in HCL 1. Throws SETTINGS_INVALID with `name:line:column`. */
 export async function parseSettings(text: string, name: string, format: Format, options: HclOptions = {}): Promise<SettingsFile> {
-  if (text.length > MAX_BYTES) throw fail('SETTINGS_INVALID', `${name}: longer than ${MAX_BYTES} characters`);
+  const { maxLength = MAX_BYTES } = options;
+  if (text.length > maxLength) throw fail('SETTINGS_INVALID', `${name}: longer than ${maxLength} characters`);
   const places: Places = new WeakMap();
   const isJson = format === 'json' || (format === 'hcl' && /^\s*\{/.test(text));
   let value: Plain;

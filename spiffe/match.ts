@@ -43,21 +43,41 @@ export function memberOf(trustDomain: TrustDomain | string): Matcher {
  * literal, and no star stands for a part of a segment, so that no pattern reaches further than it reads. Throws ID_INVALID at once for any other pattern.
  */
 export function matchPattern(pattern: string): Matcher {
-  const [scheme = '', empty, name = '', ...segments] = pattern.split('/');
-  const deep = segments.at(-1) === '**';
-  const wanted = deep ? segments.slice(0, -1) : segments;
-  // with a word for each star it must be a SPIFFE ID
-  const { trustDomain } = SpiffeId.parse(
-    [scheme, empty, name, ...wanted.map((one) => (one === '*' ? 'x' : one)), ...(deep ? ['x'] : [])].join('/'),
-  );
+  const { trustDomain, segments, deep } = parsePattern(pattern);
   return (seen) => {
-    const path = seen.path.split('/').slice(1);
+    const path = segmentsOf(seen);
     const fits =
       seen.memberOf(trustDomain) &&
-      (deep ? path.length > wanted.length : path.length === wanted.length) &&
-      wanted.every((one, i) => one === '*' || one === path[i]);
+      (deep ? path.length > segments.length : path.length === segments.length) &&
+      segments.every((one, i) => one === '*' || one === path[i]);
     if (!fits) throw denied(seen, `wants ${pattern}`);
   };
+}
+
+/** A pattern of `matchPattern`, read. */
+export interface IdPattern {
+  readonly trustDomain: TrustDomain;
+  /** Each a word, or `*`. */
+  readonly segments: readonly string[];
+  /** One or more segments must follow, whatever they are: it ends with `**`. */
+  readonly deep: boolean;
+}
+
+/** Throws ID_INVALID for what is no pattern. */
+export function parsePattern(pattern: string): IdPattern {
+  const [scheme = '', empty, name = '', ...written] = pattern.split('/');
+  const deep = written.at(-1) === '**';
+  const segments = deep ? written.slice(0, -1) : written;
+  // with a word for each star it must be a SPIFFE ID
+  const { trustDomain } = SpiffeId.parse(
+    [scheme, empty, name, ...segments.map((one) => (one === '*' ? 'x' : one)), ...(deep ? ['x'] : [])].join('/'),
+  );
+  return { trustDomain, segments, deep };
+}
+
+/** The segments of an ID's path; none when it has no path. */
+export function segmentsOf(id: SpiffeId): readonly string[] {
+  return id.path.split('/').slice(1);
 }
 
 /** Asks a matcher. Throws what it throws; DENIED when it gives `false` or anything but nothing and `true`. */
