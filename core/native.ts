@@ -27,6 +27,7 @@ interface Native {
   readonly waitpid: (pid: number, status: null, options: number) => number;
   readonly socket: (domain: number, type: number, protocol: number) => number;
   readonly sendto: (fd: number, data: Buffer, length: number, flags: number, address: Buffer, addressLength: number) => number;
+  readonly recv: (fd: number, data: Buffer, length: number, flags: number) => number;
   readonly textOf: (name: string) => string | null;
   readonly errno: () => number;
 }
@@ -63,6 +64,7 @@ function native(): Native {
       waitpid: libc.func('int waitpid(int, void *, int)'),
       socket: libc.func('int socket(int, int, int)'),
       sendto: libc.func('long sendto(int, uint8_t *, size_t, int, uint8_t *, uint32_t)'),
+      recv: libc.func('long recv(int, _Out_ uint8_t *, size_t, int)'),
       textOf: libc.func('const char *getenv(const char *)'),
       errno: () => koffi.errno(),
     };
@@ -207,6 +209,29 @@ export function notifySystemd(state: string): boolean {
   } finally {
     closeSync(fd);
   }
+}
+
+const AF_NETLINK = 16;
+const NETLINK_SOCK_DIAG = 4;
+/** struct sockaddr_nl: the kernel. */
+const KERNEL = Buffer.from([AF_NETLINK, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+const MSG_DONTWAIT = 0x40;
+let diagnostics: number | undefined;
+
+/** One question to the kernel about sockets (sock_diag(7)) and its first answer, which is there when the question has been put. Throws UNAVAILABLE. */
+export function askSocketDiagnostics(request: Buffer): Buffer {
+  const { socket, sendto, recv, errno } = native();
+  if (diagnostics === undefined) {
+    const fd = socket(AF_NETLINK, SOCK_DGRAM_CLOEXEC, NETLINK_SOCK_DIAG);
+    if (fd < 0) throw unresolved(`the kernel tells nothing of sockets here (errno ${errno()})`);
+    diagnostics = fd;
+  }
+  const answer = Buffer.alloc(1024);
+  if (sendto(diagnostics, request, request.length, MSG_DONTWAIT, KERNEL, KERNEL.length) !== request.length)
+    throw unresolved(`the kernel could not be asked about a socket (errno ${errno()})`);
+  const length = recv(diagnostics, answer, answer.length, MSG_DONTWAIT);
+  if (length < 0) throw unresolved(`the kernel did not answer about a socket (errno ${errno()})`);
+  return answer.subarray(0, length);
 }
 
 /** Lets the C library give back what it holds and does not use; nothing where it has no word for that (musl). */
