@@ -47,6 +47,7 @@ type request struct {
 	Width       int       `json:"width"`
 	DurationMs  int       `json:"durationMs"`
 	Exhibits    []exhibit `json:"exhibits"`
+	wrapperRequest
 }
 
 type object = map[string]any
@@ -226,6 +227,12 @@ func serve(ctx context.Context, req request) (object, error) {
 		return listen(ctx, req)
 	case "mtls.dial":
 		return dial(ctx, req)
+	case "wrapper.listen":
+		return wrapperListen(ctx, req)
+	case "wrapper.ask":
+		return wrapperAsk(ctx, req)
+	case "wrapper.steady":
+		return wrapperSteady(ctx, req)
 	case "load":
 		return load(ctx, req)
 	case "rate":
