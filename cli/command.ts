@@ -11,6 +11,8 @@ export interface Command<F extends Flags = Flags> {
   readonly flags: F;
   /** What it wants besides flags, by the names that the help gives it: `DIR`. All of it must be there. */
   readonly operands?: readonly string[];
+  /** Its help shows flags with two dashes. Both are read. */
+  readonly twoDashes?: true;
   /** Its exit code for flags that can't be read. Default 1. */
   readonly badFlags?: number;
   /** How its errors are told; `Error: …` unless given. */
@@ -25,7 +27,7 @@ export function defineCommand<F extends Flags>(command: Command<F>): Command {
 
 /** Runs a command with the words that follow it; never throws. Gives the exit code. */
 export async function runCommand(name: string, command: Command, argv: readonly string[], terminal: Terminal): Promise<number> {
-  const commander = createCommander(name, command.summary).usage(['[flags]', ...(command.operands ?? [])].join(' '));
+  const commander = createCommander(name, command.summary, command.twoDashes).usage(['[flags]', ...(command.operands ?? [])].join(' '));
   if (asksForHelp(command.flags, argv)) {
     declareFlags(command.flags, commander);
     terminal.out(commander.helpInformation() + (command.details === undefined ? '' : `\n${command.details.trim()}\n`));
@@ -33,7 +35,7 @@ export async function runCommand(name: string, command: Command, argv: readonly 
   }
   let parsed: Parsed<Flags>;
   try {
-    parsed = parseFlags(command.flags, argv, commander, command.operands);
+    parsed = parseFlags(command.flags, argv, commander, command.operands, terminal.env);
   } catch (error) {
     terminal.err(`${(error as Error).message}\nType "${name} --help" for its flags.\n`);
     return command.badFlags ?? 1;
@@ -77,8 +79,8 @@ export function groupHelp(name: string, summary: string, children: readonly (rea
   return `${commander.helpInformation()}\nType "${name} <command> --help" for more.\n`;
 }
 
-/** A commander that throws instead of ending the process, and shows flags with one dash, as they are typed here. */
-function createCommander(name: string, summary: string): Commander {
+/** A commander that throws instead of ending the process, and shows flags with one dash, as SPIRE's users type them, unless told otherwise. */
+function createCommander(name: string, summary: string, twoDashes = false): Commander {
   return new Commander(name)
     .description(summary)
     .usage('[flags]')
@@ -88,7 +90,7 @@ function createCommander(name: string, summary: string): Commander {
     .configureOutput({ writeOut: () => {}, writeErr: () => {} })
     .configureHelp({
       styleTitle: (title) => title.replace('Options:', 'Flags:'),
-      optionTerm: (option) => option.flags.replace(/^--/, '-'),
+      optionTerm: (option) => (twoDashes ? option.flags : option.flags.replace(/^--/, '-')),
       optionDescription: (option) => {
         const { description, defaultValueDescription: preset } = option;
         return preset === undefined || preset === '' || preset === 'off' ? description : `${description} (default ${preset})`;

@@ -8,10 +8,13 @@ interface Base {
   readonly help: string;
   /** How the value is called in the help. */
   readonly value?: string;
+  /** The variable that counts when the flag was not given. An empty one says nothing. */
+  readonly env?: string;
 }
 export type Flag =
   | (Base & { readonly kind: 'text'; readonly preset: string })
-  | (Base & { readonly kind: 'bool' })
+  /** `negated`: `--no-name` switches it off, too. */
+  | (Base & { readonly kind: 'bool'; readonly negated?: true })
   | (Base & { readonly kind: 'integer'; readonly preset: number })
   /** Milliseconds within; a Go duration on the command line. */
   | (Base & { readonly kind: 'duration'; readonly preset: number })
@@ -37,6 +40,7 @@ export type Values<F extends Flags> = { readonly [K in keyof F]: ValueOf<F[K]> }
 
 export const text = (help: string, preset = '', value = 'text') => ({ kind: 'text', help, preset, value }) as const;
 export const bool = (help: string) => ({ kind: 'bool', help }) as const;
+export const toggle = (help: string) => ({ kind: 'bool', negated: true, help }) as const;
 export const integer = (help: string, preset = 0, value = 'number') => ({ kind: 'integer', help, preset, value }) as const;
 export const duration = (help: string, presetMs: number) => ({ kind: 'duration', help, preset: presetMs, value: 'duration' }) as const;
 export const list = (help: string, value = 'text') => ({ kind: 'list', help: `${help}. Can be used more than once`, value }) as const;
@@ -54,20 +58,32 @@ export interface Parsed<F extends Flags> {
 /**
  * Reads `argv` into values. Throws REQUEST_INVALID in Go's words. `commander` is the command to declare the flags on.
  * @param names what the command wants besides flags, each of which must be there, before, behind or between them
+ * @param env where flags that were not given may have a value
  */
 export function parseFlags<F extends Flags>(
   flags: F,
   argv: readonly string[],
   commander: Commander,
   names: readonly string[] = [],
+  env: Readonly<Record<string, string | undefined>> = {},
 ): Parsed<F> {
   declareFlags(flags, commander);
   const given = new Set<string>();
   const operands: string[] = [];
-  commander.parse([...longOptions(flags, argv, given, operands, names.length)], { from: 'user' });
+  const written = longOptions(flags, argv, given, operands, names.length);
+  commander.parse([...fromEnvironment(flags, given, env), ...written], { from: 'user' });
   const missing = names[operands.length];
   if (missing !== undefined) throw fail('REQUEST_INVALID', `${missing} is missing`);
-  return { values: commander.opts(), given, operands };
+  // commander makes one word of a name with hyphens
+  const values = Object.fromEntries(commander.options.map((one) => [one.name(), commander.getOptionValue(one.attributeName())]));
+  return { values: values as Values<F>, given, operands };
+}
+
+function fromEnvironment(flags: Flags, given: ReadonlySet<string>, env: Readonly<Record<string, string | undefined>>): string[] {
+  return Object.entries(flags).flatMap(([name, flag]) => {
+    const value = flag.env === undefined || given.has(name) ? undefined : env[flag.env];
+    return value ? [`--${name}=${value}`] : [];
+  });
 }
 
 /** Whether the user asks for help: Go's `-h` and `-help`, as long as they are flags and not a flag's value. */
@@ -83,7 +99,16 @@ export function asksForHelp(flags: Flags, argv: readonly string[]): boolean {
 }
 
 function flagNamed(flags: Flags, name: string): Flag | undefined {
-  return Object.hasOwn(flags, name) ? flags[name] : undefined;
+  if (Object.hasOwn(flags, name)) return flags[name];
+  return isNegation(flags, name) ? flags[name.slice(NO.length)] : undefined;
+}
+
+const NO = 'no-';
+
+function isNegation(flags: Flags, name: string): boolean {
+  const switched = name.slice(NO.length);
+  const flag = name.startsWith(NO) && !Object.hasOwn(flags, name) && Object.hasOwn(flags, switched) ? flags[switched] : undefined;
+  return flag?.kind === 'bool' && flag.negated === true;
 }
 
 /** Go's flags as commander's: each `--name=value`, or `--name` for a switch that is on. */
@@ -115,13 +140,18 @@ function longOptions(flags: Flags, argv: readonly string[], given: Set<string>, 
       const near = nearest(name, Object.keys(flags));
       throw fail('REQUEST_INVALID', `flag provided but not defined: -${name}${near === undefined ? '' : `; did you mean -${near}?`}`);
     }
-    given.add(name);
     if (flag.kind === 'bool') {
-      if (equals === undefined || TRUE.has(attached)) long.push(`--${name}`);
-      else if (!FALSE.has(attached))
+      const negation = isNegation(flags, name);
+      const own = negation ? name.slice(NO.length) : name;
+      given.add(own);
+      if (equals !== undefined && (negation || !(TRUE.has(attached) || FALSE.has(attached))))
         throw fail('REQUEST_INVALID', `invalid boolean value ${JSON.stringify(attached)} for -${name}: parse error`);
+      // the last one counts
+      if (long.includes(`--${own}`)) long.splice(long.indexOf(`--${own}`), 1);
+      if (!negation && (equals === undefined || TRUE.has(attached))) long.push(`--${own}`);
       continue;
     }
+    given.add(name);
     if (equals === undefined && i + 1 >= argv.length) throw fail('REQUEST_INVALID', `flag needs an argument: -${name}`);
     long.push(`--${name}=${equals === undefined ? argv[++i] : attached}`);
   }
@@ -141,7 +171,7 @@ export function declareFlags(flags: Flags, commander: Commander): void {
       commander.addOption(new Option(`--${name}`, flag.help).default(false, 'off'));
       continue;
     }
-    const option = new Option(`--${name} <${flag.value ?? flag.kind}>`, flag.help);
+    const option = new Option(`--${name} <${flag.value ?? flag.kind}>`, flag.env ? `${flag.help}; env ${flag.env}` : flag.help);
     const read = READERS[flag.kind];
     option.argParser((written: string, before: unknown) => {
       let value = read(written, before);
