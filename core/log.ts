@@ -54,6 +54,12 @@ export interface Fields {
   readonly network?: string;
   readonly version?: string;
   readonly data_dir?: string;
+  /** Of the helper: a set of files that is written at once, by the name that its settings give it. */
+  readonly output?: string;
+  /** Of the helper: what happens after a renewal, by its name. */
+  readonly hook?: string;
+  /** Of a program that was started: its exit code, or the signal that ended it. */
+  readonly exit?: string;
   /** Logged as its message and, at debug, its cause; never its stack above debug. */
   readonly error?: unknown;
 }
