@@ -61,7 +61,7 @@ export interface DialOptions extends Watch {
 }
 
 export interface SecureDialler {
-  /** TLS over a connected socket that was opened with `allowHalfOpen`. Throws what refuses the server; no byte is sent before. */
+  /** TLS over a connected socket. Throws what refuses the server; no byte is sent before. */
   secure(socket: Socket, signal: AbortSignal): Promise<Secured>;
   recheck(): Promise<void>;
 }

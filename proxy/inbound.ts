@@ -87,7 +87,7 @@ export class Inbound {
     socket.once('close', () => left.abort());
     let target: Socket | undefined;
     try {
-      target = await dial({ target: settings.target, signal: AbortSignal.any([limit, left.signal]) });
+      target = await dial({ target: settings.target, allowHalfOpen: true, signal: AbortSignal.any([limit, left.signal]) });
       if (settings.proxyProtocol) target.write(proxyHeader(settings.proxyProtocol, socket, secured));
     } catch (error) {
       return relay.refuse(

@@ -16,17 +16,19 @@ export interface Listening {
 export interface ListenParts {
   /** Gives the descriptor of a socket that systemd opened under this name; throws SETTINGS_INVALID when there is none. */
   readonly inherited: (name: string) => number;
+  /** Of each accepted socket. False for TLS, whose handshake must not outlive an end from the other side. */
+  readonly allowHalfOpen: boolean;
   /** Several processes listen there side by side. */
   readonly reusePort?: boolean | undefined;
 }
 
-/** Each accepted socket has `allowHalfOpen`, no delay, and was not read from. Throws FAILED_PRECONDITION when somebody else listens there. */
+/** Each accepted socket is without delay and was not read from. Throws FAILED_PRECONDITION when somebody else listens there. */
 export async function listen(
   address: ListenAddress,
   parts: ListenParts,
   onConnection: (socket: Socket) => void,
 ): Promise<Listening & { readonly server: Server }> {
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, onConnection);
+  const server = createServer({ allowHalfOpen: parts.allowHalfOpen, pauseOnConnect: true, noDelay: true }, onConnection);
   await new Promise<void>((done, refuse) => {
     server.once('error', (cause: NodeJS.ErrnoException) =>
       refuse(fail('FAILED_PRECONDITION', `listen ${addressText(address)}: ${wordsOf(cause)}`, { cause })),

@@ -64,7 +64,7 @@ export class Outbound {
     let phase: 'connect' | 'tls' = 'connect';
     let target: Socket | undefined;
     try {
-      target = await dial({ target: settings.target, via: settings.via, signal });
+      target = await dial({ target: settings.target, via: settings.via, allowHalfOpen: false, signal });
       phase = 'tls';
       const secured = await this.#dialler.secure(target, signal);
       target = secured.socket;

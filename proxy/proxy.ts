@@ -24,7 +24,7 @@ export interface ProxyParts {
   /** Undefined: access flags alone decide. Closed by the proxy. */
   readonly intentions: IntentionFile | undefined;
   readonly observers: readonly Observer[];
-  readonly listenParts: ListenParts;
+  readonly listenParts: Omit<ListenParts, 'allowHalfOpen'>;
   /** For a listener whose plain side is not open to everybody. */
   readonly plainPeerCheck: (settings: OutboundSettings) => CheckPlainPeer | undefined;
   readonly log: Log;
@@ -161,7 +161,9 @@ export class Proxy {
       settings.mode === 'server'
         ? new Inbound({ ...common, settings })
         : new Outbound({ ...common, settings, checkPlainPeer: plainPeerCheck(settings) });
-    const listening = await listen(settings.listen, listenParts, (socket) => this.#accept(socket, relay));
+    const listening = await listen(settings.listen, { ...listenParts, allowHalfOpen: settings.mode === 'client' }, (socket) =>
+      this.#accept(socket, relay),
+    );
     return { settings, listening, recheck: () => relay.recheck() };
   }
 

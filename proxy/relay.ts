@@ -34,6 +34,9 @@ export class Relay implements Watch {
   /** @param from who connected to us; @param to the target */
   join(connection: Connection, from: Socket, to: Socket): void {
     const { closeMs, idleMs, keepAliveMs, lifetimeMs } = this.#timeouts;
+    // those of TLS were not, before
+    from.allowHalfOpen = true;
+    to.allowHalfOpen = true;
     let lifetime: NodeJS.Timeout | undefined;
     const pipe = new Pipe(from, to, {
       closeMs,

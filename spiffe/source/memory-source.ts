@@ -44,4 +44,23 @@ export class X509MemorySource implements X509Identity {
   onChange(listener: () => void): () => void {
     return this.#held.onChange(listener);
   }
+
+  /** As every source: what is missing; undefined when `svid` gives one. */
+  get waitingFor(): string | undefined {
+    return this.#held.waitingFor;
+  }
+
+  /** Resolves with the first material; see `X509Source.ready`. */
+  ready(signal?: AbortSignal): Promise<void> {
+    return this.#held.ready(signal);
+  }
+
+  /** From now on every use throws CLOSED. */
+  async close(): Promise<void> {
+    this.#held.end(new SpiffeError('CLOSED', undefined, 'the memory source is closed'));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
 }
