@@ -43,12 +43,16 @@ const unit = join(scratch, 'unit.json');
 const e2e = join(scratch, 'e2e.json');
 const interop = join(scratch, 'interop.json');
 const fuzz = join(scratch, 'fuzz.json');
-/** What the stories need besides Node: a clock that can be set, and what makes and mounts a small disk. Without them those stories fail, and say so. */
+/** What the stories need besides Node: a clock that can be set, what makes and mounts a small disk, databases. Without them those stories fail, and say so. */
 function installPrograms() {
   const needed = [
     ['faketime', ['/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1', '/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1']],
     ['e2fsprogs', ['/sbin/mkfs.ext4', '/usr/sbin/mkfs.ext4']],
     ['openssl', ['/usr/bin/openssl']],
+    // of whichever version the system has
+    ['postgresql', Array.from({ length: 15 }, (_, at) => `/usr/lib/postgresql/${at + 13}/bin/postgres`)],
+    ['redis-server', ['/usr/bin/redis-server']],
+    ['mariadb-server', ['/usr/sbin/mariadbd']],
   ];
   const missing = needed.filter(([, files]) => !files.some((file) => existsSync(file))).map(([name]) => name);
   if (missing.length === 0) return;

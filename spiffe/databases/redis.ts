@@ -13,6 +13,7 @@ interface Target {
   readonly host?: string;
   readonly port?: number | string;
   readonly path?: string;
+  readonly sentinels?: unknown;
 }
 
 /** For `new Redis`, in place of `tls`; in a cluster, for `redisOptions`. Throws REQUEST_INVALID when something is missing. */
@@ -39,6 +40,8 @@ export function ioredisOptions(source: X509Identity, settings: SocketSettings): 
         this.firstError = undefined;
         try {
           if (this.#to.path) throw new SpiffeError('REQUEST_INVALID', undefined, `there is no TLS over the UNIX socket ${this.#to.path}`);
+          // or it would be `localhost`, which nobody has named
+          if (this.#to.sentinels) throw new SpiffeError('REQUEST_INVALID', undefined, 'ioredisOptions ask no sentinels: name the server');
           this.#socket = await dial(this.#to.host ?? 'localhost', Number(this.#to.port ?? 6379), this.#stop.signal);
         } catch (error) {
           // to throw would be its last attempt; a socket that has ended is followed by its usual ones

@@ -1,8 +1,10 @@
 /** What each connection of a driver's goes by, whatever came before: the newest SVID and bundle, no resumed session, nothing without an identity. */
 import { connect as tlsConnect } from 'node:tls';
 import { once } from 'node:events';
+import { Cluster, Redis } from 'ioredis';
 import { createPool } from 'mysql2';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { ioredisOptions } from '../../../spiffe/databases/redis.ts';
 import { mysql2Options, tlsOptions } from '../../../spiffe/databases/tls-options.ts';
 import { BundleSet } from '../../../spiffe/bundle/bundle.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
@@ -10,7 +12,7 @@ import type { X509Identity } from '../../../spiffe/source/x509-identity.ts';
 import { X509MemorySource } from '../../../spiffe/source/memory-source.ts';
 import { matchId } from '../../../spiffe/match.ts';
 import { PEER } from '../tls/attacks.ts';
-import { testRoot } from '../../fakes/ca.ts';
+import { testCertificate, testRoot } from '../../fakes/ca.ts';
 import { bundleOf, closing, failure, material, pemOf, settings, svidOf, today, words } from './rig.ts';
 import { plainServer, PREFACES, type Shown, trap } from './trap.ts';
 import { DATABASE, mysql, nameOf, PASSWORD, pg, QUERY, USER, type Way, WAYS } from './ways.ts';
@@ -105,6 +107,17 @@ describe.each(EACH)('%s', (_, way) => {
     if (way.preface === 'postgres') expect(said.toString('hex')).toBe('0000000804d2162f');
     else expect(said[0]).toBe(0x16);
     for (const secret of SECRETS) expect(words(received)).not.toContain(secret);
+  });
+
+  test(`${way.judge === 'driver' ? 'a gap: does not trust' : 'trusts'} an authority of the bundle that another has signed`, async () => {
+    const authority = await testCertificate(today({ issuer: roots.ours, ca: true }));
+    const mine = ownSource();
+    mine.set({ bundles: new BundleSet([bundleOf('example.org', authority)]) });
+    const { server, client } = await open(way, mine, pemOf(await leaf({ issuer: authority, uris: [PEER] })));
+    const answer = failure(client.ask());
+    if (way.judge !== 'driver') return expect.poll(() => words(server.received), POLL).toContain(USER);
+    expect(await answer).toContain('unable to get issuer certificate');
+    expect(words(server.received)).toBe('');
   });
 
   /** A client that has had an SVID, which has expired; its bundle stays. */
@@ -206,6 +219,47 @@ describe('tlsOptions names one trust domain', () => {
     const client = closing(pg({ ssl: tlsOptions(source, { authorize }) }, server.port));
     expect(await failure(client.ask())).toContain('unable to get local issuer certificate');
     expect(words(server.received)).toBe('');
+  });
+});
+
+describe('ioredis', () => {
+  const cluster = async (what: string) => {
+    const server = await trap(shown(what));
+    const client = new Cluster([{ host: 'localhost', port: server.port }], {
+      clusterRetryStrategy: () => null,
+      lazyConnect: true,
+      redisOptions: { username: USER, password: PASSWORD, ...ioredisOptions(source, settings) },
+    });
+    client.on('error', () => {});
+    onTestFinished(() => {
+      server.drop();
+      client.disconnect();
+    });
+    return { server, client };
+  };
+
+  test('of a cluster talks to the right server', async () => {
+    const { server, client } = await cluster('good');
+    client.connect().catch(() => {});
+    await expect.poll(() => words(server.received), POLL).toContain(USER);
+  });
+
+  test('of a cluster says nothing to another', async () => {
+    const { server, client } = await cluster('another id');
+    expect(await failure(client.connect())).not.toBe('no error');
+    await expect.poll(() => server.open, POLL).toBe(0);
+    expect(server.plain.length).toBeGreaterThan(0);
+    expect(words(server.received)).toBe('');
+  });
+
+  test.each([
+    ['a UNIX socket', { path: '/run/redis.sock' }],
+    ['sentinels', { sentinels: [{ host: 'localhost', port: 26_379 }], name: 'primary' }],
+  ])('with %s there is no connection, and the reason is told', async (_, to) => {
+    const client = new Redis({ ...to, retryStrategy: null, lazyConnect: true, ...ioredisOptions(source, settings) });
+    const told = once(client, 'error');
+    client.connect().catch(() => {});
+    expect(await told).toMatchObject([{ code: 'REQUEST_INVALID' }]);
   });
 });
 

@@ -1,7 +1,11 @@
 /** What comes before TLS with PostgreSQL, and connection strings that would rather have none. */
+import { Pool } from 'pg';
 import { describe, expect, test } from 'vitest';
+import { BundleSet } from '../../../spiffe/bundle/bundle.ts';
 import { pgOptions } from '../../../spiffe/databases/postgres.ts';
 import { tlsOptions } from '../../../spiffe/databases/tls-options.ts';
+import { X509MemorySource } from '../../../spiffe/source/memory-source.ts';
+import { EphemeralTrustDomain } from '../../../spiffe/testing/trust-domain.ts';
 import { closing, failure, material, settings, words } from './rig.ts';
 import { plainServer, PREFACES, trap } from './trap.ts';
 import { DATABASE, PASSWORD, pg, USER } from './ways.ts';
@@ -91,4 +95,21 @@ describe('a connection string beside tlsOptions', () => {
     void failure(client.ask());
     await expect.poll(() => words(received), POLL).toContain(USER);
   });
+});
+
+describe('a pool keeps no connection until its SVID ends', () => {
+  const DAY_MS = 86_400_000;
+  const domain = EphemeralTrustDomain.create('example.org');
+  const lifeOf = (source: X509MemorySource, keep = false) => new Pool(pgOptions(source, { ...settings, keep })).options.maxLifetimeSeconds;
+  const lasting = (ms: number) => {
+    const nowMs = domain.clock.now();
+    const svid = domain.x509Svid('/me', { notBeforeMs: nowMs, notAfterMs: nowMs + ms });
+    return new X509MemorySource({ svid, bundles: new BundleSet([domain.bundle]) });
+  };
+
+  // in whole seconds, as certificates are
+  test('but for 30 % of its life', () => expect(lifeOf(lasting(3_600_000))).toBeCloseTo(1_080, 0));
+  test('and for a day at most', () => expect(lifeOf(lasting(365 * DAY_MS))).toBe(86_400));
+  test('without an SVID nothing is known of its life', () => expect(lifeOf(new X509MemorySource())).toBe(0));
+  test('unless connections are to stay', () => expect(lifeOf(lasting(3_600_000), true)).toBe(0));
 });
