@@ -3,6 +3,7 @@ import { pino, type Level as PinoLevel } from 'pino';
 import type { Clock } from '../spiffe/clock.ts';
 import type { Latest } from '../spiffe/latest.ts';
 import type { Fields, Level, Log } from './log.ts';
+import { asText, flatten } from './log-line.ts';
 
 export interface LogSettings {
   readonly level: Level;
@@ -47,7 +48,7 @@ export function createLog(settings: LogSettings): AdjustableLog {
   // A full disk must not break those who have something to say: what could not be written is kept, and goes out before the next line that can.
   file.on('error', () => {});
   if (path && reopens) void follow(reopens, () => file.reopen());
-  const out = format === 'json' ? file : { write: (line: string) => file.write(asText(line)) };
+  const out = format === 'json' ? file : { write: (line: string) => file.write(asText(JSON.parse(line) as Record<string, unknown>)) };
   const root = pino(
     {
       level: PINO_LEVEL[settings.level],
@@ -92,46 +93,9 @@ async function follow(reopens: Latest<number>, reopen: () => void): Promise<void
   for await (const count of reopens.changes(never)) if (count !== before) reopen();
 }
 
-/** Dates as RFC 3339; an error as its words, with the causes behind it when somebody debugs. Never a stack: messages name their place. */
-function flatten(fields: object, causes: boolean): Record<string, unknown> {
-  const flat: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(fields)) {
-    if (value === undefined) continue;
-    // the line has a level of its own; logrus' name for the second one
-    if (key === 'level') flat['fields.level'] = value;
-    else if (value instanceof Date) flat[key] = value.toISOString();
-    else flat[key] = key === 'error' ? wordsOf(value, causes) : value;
-  }
-  return flat;
-}
-
-function wordsOf(error: unknown, causes: boolean): string {
-  if (!(error instanceof Error)) return String(error);
-  if (error instanceof AggregateError) return error.errors.map((one) => wordsOf(one, causes)).join('; ');
-  const expected = error.name === 'SpiffeError' || error.name === 'AbortError' || 'code' in error;
-  // an error that nobody expected is a fault of ours: its first frame says where
-  const where = expected ? '' : ` (${(error.stack ?? '').split('\n')[1]?.trim() ?? ''})`;
-  return `${error.message}${where}${causes && error.cause !== undefined ? `: ${wordsOf(error.cause, causes)}` : ''}`;
-}
-
 const OUR_OWN = /\/log-output\.[jt]s:/;
 
 function caller(): string {
   const frame = (new Error().stack ?? '').split('\n').find((line, index) => index > 0 && !OUR_OWN.test(line)) ?? '';
   return /([^/\\(]+:\d+):\d+\)?$/.exec(frame)?.[1] ?? '';
-}
-
-/** A line of logrus' text: `time="…" level=info msg="…" key=value`. */
-function asText(line: string): string {
-  const { time, level, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
-  const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${quoted(value)}`);
-  return `time=${JSON.stringify(time)} level=${String(level)} msg=${quoted(msg)}${rest.sort().join('')}\n`;
-}
-
-/** As logrus: bare when it is made of harmless characters, else quoted. */
-function quoted(value: unknown): string {
-  const text = typeof value === 'string' ? value : JSON.stringify(value);
-  if (/^[A-Za-z0-9\-._/@^+]+$/.test(text)) return text;
-  // a terminal may take these as commands, too; JSON leaves them as they are
-  return JSON.stringify(text).replace(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
 }
