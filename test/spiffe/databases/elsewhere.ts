@@ -23,7 +23,7 @@ const all = WAYS.map(async (way, at) => {
     (error: Error) => error.message,
   );
   // who talks gets no answer
-  const none = new Promise<string>((done) => setTimeout(done, 3_000, 'talks'));
+  const none = new Promise<string>((done) => setTimeout(done, 20_000, 'talks'));
   return `${nameOf(way)}: ${await Promise.race([told, none])}`;
 });
 for (const line of await Promise.all(all)) console.log(line);

@@ -1,5 +1,5 @@
 /** What the tests of drivers share: certificates that hold by the system's clock (OpenSSL asks no other), and their verdicts. */
-import { onTestFinished } from 'vitest';
+import { onTestFinished, vi } from 'vitest';
 import { Bundle, BundleSet } from '../../../spiffe/bundle/bundle.ts';
 import { systemClock } from '../../../spiffe/clock.ts';
 import { TrustDomain } from '../../../spiffe/id.ts';
@@ -11,6 +11,9 @@ import { NOW_MS, type TestCertificate, type TestCertificateOptions, testCertific
 import { ATTACKS, PEER, type Roots } from '../tls/attacks.ts';
 import type { Shown } from './trap.ts';
 import type { Client } from './ways.ts';
+
+// real sockets, and drivers that wait before they try again: longer than it ever takes, on a busy machine too
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
 
 const HOUR_MS = 3_600_000;
 
