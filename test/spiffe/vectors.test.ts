@@ -58,7 +58,6 @@ describe('reasons', () => {
     BUNDLE_REPEATED: 'two bundles of one trust domain in a set, each of which is good',
     BUNDLE_TOO_LARGE: 'no reader tells it: a document that is too large is JSON_TOO_LARGE',
     JWT_RUNTIME: 'a runtime that lacks an algorithm: see docs/runtimes.md',
-    JWT_IAT: 'nothing is refused for its iat (WIT-27, DEV-7)',
     ENDPOINT_MISSING: 'an environment without the variable',
   };
   const all = [
