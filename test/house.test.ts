@@ -82,6 +82,20 @@ describe('imports only go down', () => {
     expect(wrong).toEqual([]);
   });
 
+  test('proxy/helper, which holds key bytes, is imported by no other file of the proxy, and imports none', () => {
+    const isHelper = (file: string) => file.startsWith('proxy/helper/');
+    const wrong = (house.get('proxy') ?? []).flatMap(({ file, imports }) =>
+      imports
+        .filter((s) => {
+          const to = target(file, s);
+          return to?.startsWith('proxy/') && isHelper(file) !== isHelper(to);
+        })
+        .map((s) => `${file} imports ${s}`),
+    );
+    expect(wrong).toEqual([]);
+    expect((house.get('proxy') ?? []).some(({ file }) => isHelper(file))).toBe(true);
+  });
+
   test('inside the house nobody imports an index', () => {
     expect(
       written.flatMap(({ file, imports }) => imports.filter((s) => s.endsWith('/index.ts')).map((s) => `${file} imports ${s}`)),
