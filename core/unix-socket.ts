@@ -150,10 +150,10 @@ async function kindOf(path: string): Promise<'socket' | 'other' | undefined> {
 }
 
 /**
- * Takes a dead socket away. None of ours can have come since we looked, but another program may: so it is moved aside first and looked at again before
+ * Takes a dead socket away; throws FAILED_PRECONDITION for one that answers, SETTINGS_INVALID for another thing. None of ours can have come since we looked, but another program may: so it is moved aside first and looked at again before
  * it goes.
  */
-async function removeDead(path: string): Promise<void> {
+export async function removeDead(path: string): Promise<void> {
   const kind = await kindOf(path);
   if (kind === undefined) return;
   if (kind === 'other') throw fail('SETTINGS_INVALID', `socket path ${path}: something that is not a socket is there`);

@@ -161,9 +161,10 @@ export class Proxy {
       settings.mode === 'server'
         ? new Inbound({ ...common, settings })
         : new Outbound({ ...common, settings, checkPlainPeer: plainPeerCheck(settings) });
-    const listening = await listen(settings.listen, { ...listenParts, allowHalfOpen: settings.mode === 'client' }, (socket) =>
-      this.#accept(socket, relay),
-    );
+    // who may connect is asked who he is then
+    const asked = settings.mode === 'client' && (settings.plainPeers.uids.length > 0 || settings.plainPeers.gids.length > 0);
+    const how = { ...listenParts, allowHalfOpen: settings.mode === 'client', unixMode: asked ? 0o666 : 0o600 };
+    const listening = await listen(settings.listen, how, (socket) => this.#accept(socket, relay));
     return { settings, listening, recheck: () => relay.recheck() };
   }
 
