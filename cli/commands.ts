@@ -26,6 +26,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   'agent api': 'The Workload API, as a workload sees it',
   'agent api fetch': 'Fetches SVIDs',
   'agent api validate': 'Validates SVIDs',
+  intention: 'Intentions: who may call whom, by a file of them',
 };
 
 export const LEAVES: readonly Leaf[] = [
@@ -72,6 +73,16 @@ export const LEAVES: readonly Leaf[] = [
     async () => (await import('./workload.ts')).watch,
   ),
   leaf('agent api validate jwt', 'Validates a JWT SVID', async () => (await import('./workload.ts')).validateJwt),
+  leaf(
+    'intention check',
+    'Says whether one may call another, and which intention decides',
+    async () => (await import('./intention.ts')).check,
+  ),
+  leaf('intention list', 'Lists all intentions, the most exact first', async () => (await import('./intention.ts')).list),
+  leaf('intention match', 'Lists the intentions about one destination or one source', async () => (await import('./intention.ts')).match),
+  leaf('intention validate', 'Validates a file of intentions', async () => (await import('./intention.ts')).validate),
+  daemon('helper', 'Writes the SVIDs and bundles of a workload to files', async () => (await import('./helper.ts')).helper),
+  leaf('helper check', 'Says whether the identity files in a folder are good', async () => (await import('./helper.ts')).check),
 ];
 
 /** The command that `argv` begins with, the longest first, and what follows it. */

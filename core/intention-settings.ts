@@ -96,26 +96,35 @@ export function parseName(written: string, known: TrustDomain | undefined): Spif
 /** What the schema doesn't see, since it looks at one intention alone, and looks no further at one with a fault. */
 function faultsBetween(file: SettingsFile): Fault[] {
   const faults: Fault[] = [];
-  const blame = (path: Path, message: string) => {
-    const { source, line, column } = file.positionOf(path);
-    faults.push({ place: line === 0 ? source : `${source}:${line}:${column}`, path: path.join('.'), message });
-  };
-  const [key, rules] = member(file.value, 'intention');
-  if (!isObject(rules)) return faults;
+  const [key, written] = member(file.value, 'intention');
   const known = trustDomainOf(file.value);
   const first = new Map<string, Pick<Intention, 'id' | 'shadow'>>();
-  for (const [id, rule] of Object.entries(rules)) {
-    if (!isIntentionId(id)) blame([key, id], INTENTION_ID_WORDS);
-    if (!isObject(rule)) continue;
-    const shadow = member(rule, 'shadow')[1] === true;
-    const ends = [wholePattern(member(rule, 'source')[1], known), wholePattern(member(rule, 'destination')[1], known)];
-    if (ends.includes(undefined)) continue;
-    const patterns = [...ends, shadow].join(' ');
-    const other = first.get(patterns);
-    if (other) blame([key, id], sameAs(other));
-    else first.set(patterns, { id, shadow });
+  for (const [rules, above] of blocks(written, [key])) {
+    for (const [id, blocksOfIt] of Object.entries(rules)) {
+      for (const [rule, path] of blocks(blocksOfIt, [...above, id])) {
+        const blame = (message: string) => {
+          const { source, line, column } = file.positionOf(path);
+          faults.push({ place: line === 0 ? source : `${source}:${line}:${column}`, path: `${key}.${id}`, message });
+        };
+        if (!isIntentionId(id)) blame(INTENTION_ID_WORDS);
+        const shadow = member(rule, 'shadow')[1] === true;
+        const ends = [wholePattern(member(rule, 'source')[1], known), wholePattern(member(rule, 'destination')[1], known)];
+        if (ends.includes(undefined)) continue;
+        const patterns = [...ends, shadow].join(' ');
+        const other = first.get(patterns);
+        if (other) blame(sameAs(other));
+        else first.set(patterns, { id, shadow });
+      }
+    }
   }
   return faults;
+}
+
+/** A block, or each of several. */
+function* blocks(value: Plain | undefined, path: Path): Generator<readonly [PlainObject, Path]> {
+  if (isObject(value)) yield [value, path];
+  else if (Array.isArray(value))
+    for (const [index, one] of value.entries()) if (isObject(one as Plain)) yield [one as PlainObject, [...path, index]];
 }
 
 /** Undefined for what the schema refuses. */

@@ -3,7 +3,7 @@ import type { Intention } from '../../core/intention.ts';
 import { SpiffeId } from '../../spiffe/id.ts';
 import { Random } from '../fuzz/random.ts';
 
-const random = new Random(18);
+const random = new Random(19);
 const WORDS = ['web', 'api', 'db', 'cache', 'batch'];
 const domain = () => (random.oneIn(6) ? 'far.test' : 'example.org');
 
@@ -14,7 +14,7 @@ function pattern(): string {
 }
 
 const made = new Map<string, Intention>();
-while (made.size < 150) {
+while (made.size < 60) {
   const rule: Intention = {
     id: `r${made.size}`,
     source: pattern(),
