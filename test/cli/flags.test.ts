@@ -178,7 +178,7 @@ test.each([[['--version']], [['server', '-version']], [['agent', '-v']]])('%j pr
 describe('operands', () => {
   const one = { output };
   const read = (argv: string[], names: string[]) => {
-    const { values, operands } = parseFlags(one, argv, new Commander().exitOverride(), names);
+    const { values, operands } = parseFlags(one, argv, new Command().exitOverride(), names);
     return [values.output, ...operands];
   };
   test('stand before, behind or between flags, or after --', () => {
