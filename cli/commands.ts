@@ -13,7 +13,7 @@ const leaf = (words: string, summary: string, load: () => Promise<Command>): Lea
 const daemon = (words: string, summary: string, load: () => Promise<Command>): Leaf => ({ words, summary, daemon: true, load });
 
 export const GROUPS: Readonly<Record<string, string>> = {
-  '': 'A SPIFFE identity provider: server, agent, Workload API. Commands and flags as spire-server and spire-agent have them.',
+  '': 'A SPIFFE identity provider: server, agent, Workload API, proxy. Commands and flags as spire-server and spire-agent have them.',
   server: 'The server: run it, and speak to a running one through its private socket',
   'server entry': 'Registration entries: which workload gets which identity',
   'server agent': 'Attested agents',
@@ -26,6 +26,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   'agent api': 'The Workload API, as a workload sees it',
   'agent api fetch': 'Fetches SVIDs',
   'agent api validate': 'Validates SVIDs',
+  proxy: 'mTLS for programs that know nothing of it: commands and flags as ghostunnel has them',
   intention: 'Intentions: who may call whom, by a file of them',
 };
 
@@ -72,6 +73,8 @@ export const LEAVES: readonly Leaf[] = [
     "Attaches to the Workload API and prints updates as they're received",
     async () => (await import('./workload.ts')).watch,
   ),
+  daemon('proxy server', 'Takes TLS and hands plain connections to a local target', async () => (await import('./proxy.ts')).server),
+  daemon('proxy client', 'Takes plain local connections and hands them on over TLS', async () => (await import('./proxy.ts')).client),
   leaf('agent api validate jwt', 'Validates a JWT SVID', async () => (await import('./workload.ts')).validateJwt),
   leaf(
     'intention check',

@@ -16,13 +16,15 @@ export async function start(): Promise<void> {
     signal: stop.signal,
   };
   const argv = process.argv.slice(2);
-  // a reader that has seen enough (`| head`) is no failure
+  // daemons have signals of their own: they drain
+  const daemon = findLeaf(argv)?.leaf.daemon ?? false;
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // who reads the log may go: the work goes on
+    if (daemon) return;
+    // a reader that has seen enough (`| head`) is no failure
     if (error.code === 'EPIPE') process.exit(0);
     throw error;
   });
-  // daemons have signals of their own: they drain
-  const daemon = findLeaf(argv)?.leaf.daemon ?? false;
   if (!daemon) {
     for (const [name, code] of [
       ['SIGINT', 130],
@@ -49,8 +51,8 @@ async function readInput(): Promise<Buffer> {
 
 /** @param argv what was typed after `warifu`. Never throws. */
 export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
-  // `warifu server` is what `spire-server` is
-  const own = argv[0] === 'server' || argv[0] === 'agent' ? argv.slice(1) : argv;
+  // `warifu server` is what `spire-server` is, `warifu proxy server` what `ghostunnel server` is
+  const own = argv[0] === 'server' || argv[0] === 'agent' || argv[0] === 'proxy' ? argv.slice(1) : argv;
   if (own.length === 1 && /^--?v(ersion)?$/.test(own[0] ?? '')) {
     terminal.out(`${version()}\n`);
     return 0;

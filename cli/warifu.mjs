@@ -5,7 +5,14 @@
 process.on('SIGUSR1', function () {});
 
 const version = process.versions.node.split('.').map(Number);
-const isDaemon = process.argv[3] === 'run' && (process.argv[2] === 'server' || process.argv[2] === 'agent');
+const group = process.argv[2];
+const isProxy = group === 'proxy' && process.argv[3] !== 'validate';
+const isDaemon =
+  ((group === 'server' || group === 'agent') && process.argv[3] === 'run') ||
+  isProxy ||
+  (group === 'helper' && process.argv[3] !== 'check');
+// a request to read files again that comes before there is anything to read is no reason to die
+if (isProxy) process.on('SIGHUP', function () {});
 
 if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
   process.stderr.write(
@@ -38,10 +45,12 @@ if (version[0] < 22 || (version[0] === 22 && version[1] < 12)) {
  * Where Node can't do that, cli/inspector.ts closes it.
  */
 function closeInspectorForGood() {
+  // a connection leaves little behind, and there are many sidecars on a machine
+  const light = isProxy ? ['--max-semi-space-size=1'] : [];
   const flag = '--disable-sigusr1';
   if (process.execArgv.indexOf(flag) >= 0 || !process.allowedNodeEnvironmentFlags.has(flag) || typeof process.execve !== 'function') return;
   if (/(^|\s)--disable-sigusr1(\s|$)/.test(process.env.NODE_OPTIONS || '')) return;
-  process.execve(process.execPath, [process.execPath, flag].concat(process.execArgv, process.argv.slice(1)), process.env);
+  process.execve(process.execPath, [process.execPath, flag].concat(light, process.execArgv, process.argv.slice(1)), process.env);
 }
 
 /** Node's cache of compiled code makes the command line start sooner. Never in Node's own place below /tmp, where others could leave code for us. */
