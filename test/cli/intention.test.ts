@@ -1,10 +1,12 @@
 /** `intention …`: verdicts with their exit codes, lists, and files that are wrong; the same answers as the engine for 1,000 calls. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { main } from '../../cli/main.ts';
 import { Intentions } from '../../core/intention.ts';
+import { intentionSettings } from '../../core/intention-settings.ts';
+import { keysOf } from '../../core/schema.ts';
 import { PAIRS, RULES } from '../core/intention-corpus.ts';
 import { TestTerminal } from './terminal.ts';
 
@@ -219,5 +221,28 @@ describe('list, match and validate', () => {
     expect(JSON.parse((await run('validate -o json')).stdout)).toMatchObject({ valid: true, intentions: 3, in_trial: 1, default: 'deny' });
     const { code, stdout, stderr } = await run('validate', { file: join(folder, 'bad.hcl') });
     expect([code, stdout, stderr.trim().split('\n').length]).toEqual([1, '', 2]);
+  });
+});
+
+describe('docs/intentions.md', () => {
+  const page = readFileSync(resolve(import.meta.dirname, '../../docs/intentions.md'), 'utf8');
+  const block = (language: string) => new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``).exec(page)?.[1] ?? '';
+  const file = write('page.hcl', block('hcl'));
+
+  test('its file says the same in HCL and in YAML', async () => {
+    const version = async (path: string) =>
+      (JSON.parse((await run('validate -o json', { file: path })).stdout) as { readonly version: string }).version;
+    expect(await version(file)).toBe(await version(write('page.yaml', block('yaml'))));
+  });
+
+  test('its answers are those of the program', async () => {
+    const shown = [...block('console').matchAll(/^\$ warifu intention (.*)\n((?:[^$].*\n)+)/gm)];
+    expect(shown).toHaveLength(3);
+    for (const [, words = '', answer = ''] of shown) expect((await run(words, { file })).stdout).toBe(answer);
+  });
+
+  test('its keys are those of the schema', () => {
+    const told = [...page.matchAll(/^\| `([\w.*]+)` \| (?:required|`false`|) *\|/gm)].map(([, key]) => key);
+    expect(told.sort()).toEqual(['intention.*', ...keysOf(intentionSettings()).filter((key) => key !== 'intention')].sort());
   });
 });
