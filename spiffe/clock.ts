@@ -1,5 +1,6 @@
 /** The one file that reads the wall clock. Everything that needs the time, or waits, takes a Clock. */
 
+/** The time, and waiting. Yours, in tests; everything that needs one takes the system's by default. */
 export interface Clock {
   /** Milliseconds since 1970. May jump. */
   now(): number;

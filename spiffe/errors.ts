@@ -386,9 +386,12 @@ export type Reason =
   /** The proxy that wrote it is not the one that sent it: it was handed on → let each proxy replace it · X509-SVID §5.2 */
   | 'XFCC_BY';
 
+/** How everything here refuses. `code` and `reason` are for programs, `message` is for people and may change; `cause` is what lies below, and goes to no peer. */
 export class SpiffeError<C extends string = Code, R extends string = string> extends Error {
   override readonly name = 'SpiffeError';
+  /** What kind of failure: see `Code`. */
   readonly code: C;
+  /** Which rule was broken: see `Reason`. Undefined where the code says all. */
   readonly reason: R | undefined;
 
   /** @param message lower case, no period: the thing, what was wrong, what was seen, what to do. Goes on the wire; `cause` never does. */

@@ -55,10 +55,12 @@ export class TrustDomain {
     return SpiffeId.of(this, '');
   }
 
+  /** By name. */
   equals(other: TrustDomain): boolean {
     return this.name === other.name;
   }
 
+  /** The bare name. */
   toString(): string {
     return this.name;
   }
@@ -116,6 +118,7 @@ export class SpiffeId {
     return SpiffeId.of(trustDomain, segments.map((segment) => `/${segment}`).join(''));
   }
 
+  /** Whether `parse` would take it. */
   static is(text: string): boolean {
     try {
       SpiffeId.parse(text);
@@ -129,10 +132,12 @@ export class SpiffeId {
     return this.trustDomain.name === trustDomain.name;
   }
 
+  /** Letter for letter: SPIFFE-ID §2.4. */
   equals(other: SpiffeId): boolean {
     return this.path === other.path && this.trustDomain.name === other.trustDomain.name;
   }
 
+  /** `spiffe://example.org/web`. */
   toString(): string {
     return `${SCHEME}${this.trustDomain.name}${this.path}`;
   }

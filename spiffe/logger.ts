@@ -1,5 +1,6 @@
 /** Where the library tells what a person may want to know. It never writes anywhere by itself. The console is one; for pino see `fieldsFirst`. */
 
+/** What you pass as `log`. Messages are constants; what differs from time to time is in the fields. What a logger throws is dropped. */
 export interface Logger {
   debug(message: string, fields?: object): void;
   info(message: string, fields?: object): void;

@@ -33,11 +33,15 @@ export function jwtAuthority(keyId: string, key: KeyObject | Uint8Array): JwtAut
   });
 }
 
+/** What a bundle has beside the name of its trust domain. */
 export interface BundleFields {
+  /** Default: none, and no X.509-SVID is believed. */
   readonly x509Authorities?: Iterable<Certificate>;
+  /** Default: none, and no JWT-SVID is believed. */
   readonly jwtAuthorities?: Iterable<JwtAuthority>;
   /** 0 to 2^64−1. */
   readonly sequence?: bigint | number | undefined;
+  /** 0 says nothing, as leaving it out. */
   readonly refreshHintSeconds?: number | undefined;
 }
 
@@ -46,6 +50,7 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
   readonly trustDomain: TrustDomain;
   readonly x509: X509Bundle;
   readonly jwt: JwtBundle;
+  /** Which of two bundles is the newer: `spiffe_sequence`. Undefined: its publisher does not say. */
   readonly sequence: bigint | undefined;
   /** More than zero; how soon to look again, if anybody asks us. */
   readonly refreshHintSeconds: number | undefined;
@@ -94,14 +99,17 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
     });
   }
 
+  /** It has taken everything back: nothing of this trust domain is believed (TDB-19). */
   get isEmpty(): boolean {
     return this.x509.isEmpty && this.jwt.isEmpty;
   }
 
+  /** Undefined for every other trust domain. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined {
     return this.trustDomain.equals(trustDomain) ? this.x509 : undefined;
   }
 
+  /** Undefined for every other trust domain. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined {
     return this.trustDomain.equals(trustDomain) ? this.jwt : undefined;
   }
@@ -143,6 +151,7 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
     );
   }
 
+  /** Same trust domain and keys, whatever sequence and hint say. */
   sameAuthorities(other: Bundle): boolean {
     return this.x509.equals(other.x509) && this.jwt.equals(other.jwt);
   }
@@ -166,6 +175,7 @@ export class BundleSet implements X509BundleSource, JwtBundleSource, Iterable<Bu
     return this.#byName.size;
   }
 
+  /** Undefined: that trust domain is not in the set. */
   get(trustDomain: TrustDomain): Bundle | undefined {
     return this.#byName.get(trustDomain.name);
   }
@@ -183,6 +193,7 @@ export class BundleSet implements X509BundleSource, JwtBundleSource, Iterable<Bu
     return new BundleSet([...this.#byName.values()].filter((one) => one.trustDomain.name !== bundle.trustDomain.name).concat(bundle));
   }
 
+  /** A new set; the same bundles when that trust domain was not in it. */
   without(trustDomain: TrustDomain): BundleSet {
     return new BundleSet([...this.#byName.values()].filter((one) => one.trustDomain.name !== trustDomain.name));
   }

@@ -14,13 +14,16 @@ export interface HttpsWeb {
 /** The endpoint shows an X.509-SVID. The host of its URL says only where it is. */
 export interface HttpsSpiffe {
   readonly type: 'https_spiffe';
+  /** The SPIFFE ID that the endpoint must show, exactly. */
   readonly endpointId: SpiffeId | string;
   /** Must have the bundle of the trust domain of `endpointId`, from elsewhere. */
   readonly bundles: X509BundleSource;
 }
 
+/** How who serves a bundle proves itself. Always given: neither is tried in place of the other. */
 export type EndpointProfile = HttpsWeb | HttpsSpiffe;
 
+/** Where a trust domain's bundle is to be had (FED-17). */
 export interface EndpointAddress {
   /** Whose bundle it is. Never guessed from the URL or the endpoint's ID (FED-65). */
   readonly trustDomain: TrustDomain | string;

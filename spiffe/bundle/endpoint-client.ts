@@ -8,6 +8,7 @@ import { Exchange, named, wordsOf } from './endpoint-exchange.ts';
 
 export type { EndpointAddress, EndpointProfile, HttpsSpiffe, HttpsWeb } from './endpoint-address.ts';
 
+/** The most that a fetch may take. Out of range: REQUEST_INVALID. */
 export interface FetchLimits {
   /** For everything together: address, handshakes, redirects, answer. Milliseconds, default 30 000. */
   readonly timeoutMs?: number | undefined;
@@ -19,7 +20,9 @@ export interface FetchLimits {
   readonly clock?: Clock | undefined;
 }
 
+/** Where to fetch a bundle from, and how long. */
 export interface FetchBundleOptions extends EndpointAddress, FetchLimits {
+  /** Ends the fetch with its reason. */
   readonly signal?: AbortSignal | undefined;
   /** Whether the connection keeps the process alive. Default true. */
   readonly ref?: boolean | undefined;

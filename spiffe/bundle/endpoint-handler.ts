@@ -5,6 +5,7 @@ import type { TrustDomain } from '../id.ts';
 import type { Logger } from '../logger.ts';
 import type { Bundle } from './bundle.ts';
 
+/** What is served. */
 export interface BundleHandlerOptions {
   /** Whose bundle is served. */
   readonly trustDomain: TrustDomain;

@@ -12,15 +12,18 @@ import { checkLimits, fetchFrom, type FetchLimits, type Limits, within } from '.
 
 /** As `HttpsSpiffe`; the bundles are only to begin with, and may be left out where the source follows the trust domain of `endpointId` anyhow. */
 export interface FollowedHttpsSpiffe extends Omit<HttpsSpiffe, 'bundles'> {
+  /** Default: those that the source itself has. */
   readonly bundles?: X509BundleSource | undefined;
 }
 
+/** One endpoint to follow. */
 export interface FollowedEndpoint extends Omit<EndpointAddress, 'profile'> {
   readonly profile: HttpsWeb | FollowedHttpsSpiffe;
   /** What was kept from an earlier run. In use until something newer comes, as if it had been fetched (FED-8). */
   readonly initial?: Bundle | undefined;
 }
 
+/** Which endpoints to follow, and how often. */
 export interface BundleEndpointSourceOptions extends FetchLimits {
   /** One for each trust domain. */
   readonly endpoints: Iterable<FollowedEndpoint>;
@@ -123,10 +126,12 @@ export class BundleEndpointSource implements X509BundleSource, JwtBundleSource {
     return this.#followed.get(trustDomain.name)?.held.newest;
   }
 
+  /** As `get`. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined {
     return this.get(trustDomain)?.x509;
   }
 
+  /** As `get`. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined {
     return this.get(trustDomain)?.jwt;
   }

@@ -4,6 +4,7 @@ import type { JwtSource, JwtSourceParams } from '../source/jwt-source.ts';
 import type { X509Identity } from '../source/x509-identity.ts';
 import { dialler, type SocketSettings, VerifiedSocket } from './verified-socket.ts';
 
+/** What `kafkajsOptions` gives, to be spread into those of `new Kafka`. */
 export interface KafkajsOptions {
   readonly ssl: true;
   readonly socketFactory: (to: { readonly host: string; readonly port: number; readonly onConnect: () => void }) => Socket;
@@ -23,11 +24,13 @@ export function kafkajsOptions(source: X509Identity, settings: SocketSettings): 
   };
 }
 
+/** Which token, and what goes with it. */
 export interface OauthBearerParams extends Omit<JwtSourceParams, 'signal'> {
   /** SASL extensions, sent beside the token as they are. */
   readonly extensions?: Readonly<Record<string, string>> | undefined;
 }
 
+/** A token as SASL/OAUTHBEARER wants it. */
 export interface OauthBearerToken {
   /** The JWT-SVID. */
   readonly value: string;
@@ -35,6 +38,7 @@ export interface OauthBearerToken {
   readonly principal: string;
   /** When it ends, in milliseconds since 1970. */
   readonly lifetime: number;
+  /** As they were given; left out when there are none. */
   readonly extensions?: Readonly<Record<string, string>>;
 }
 

@@ -5,6 +5,7 @@ import { SpiffeError } from '../errors.ts';
 import type { X509Identity } from '../source/x509-identity.ts';
 import { dialler, type SocketSettings, VerifiedSocket } from './verified-socket.ts';
 
+/** What `pgOptions` gives, to be spread into those of `new Client` and `new Pool`. */
 export interface PgOptions {
   /** TLS is below the protocol: `pg` must ask for none. */
   readonly ssl: false;

@@ -4,6 +4,7 @@ import { SpiffeError } from '../errors.ts';
 import type { X509Identity } from '../source/x509-identity.ts';
 import { dialler, type SocketSettings } from './verified-socket.ts';
 
+/** What `ioredisOptions` gives, to be spread into those of `new Redis`. */
 export interface IoredisOptions {
   /** A class. ioredis declares its type with private members, which nothing but its own base class fits: hence the type that fits everything. */
   readonly Connector: never;

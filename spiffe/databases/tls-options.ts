@@ -11,6 +11,7 @@ import { formatPem } from '../x509/pem.ts';
 import type { X509Bundle } from '../x509/x509-bundle.ts';
 import type { X509Svid } from '../x509/x509-svid.ts';
 
+/** By whose authorities the server is judged. */
 export interface AnchorOptions {
   /** The one trust domain that the server may be of; its authorities alone become `ca`. Default: that of our own SVID. */
   readonly trustDomain?: TrustDomain | string | undefined;
@@ -18,9 +19,11 @@ export interface AnchorOptions {
   readonly log?: Logger | undefined;
 }
 
+/** Who the server may be, besides. */
 export interface TlsOptionsSettings extends AnchorOptions {
   /** Who the server may be. */
   readonly authorize: Authorize;
+  /** By which the server's SVID is judged. Default: the system's. */
   readonly clock?: Clock | undefined;
 }
 
@@ -38,6 +41,7 @@ export interface AnchoredPem extends Pem {
   readonly ca: string[];
 }
 
+/** What `tlsOptions` gives: options of `tls.connect` whose getters give what holds now. */
 export interface TlsOptions extends AnchoredPem, VerdictOn {
   readonly checkServerIdentity: CheckServerIdentity;
   /** An authority of a bundle may be one that another has signed. */
@@ -70,6 +74,7 @@ export function tlsOptions(source: X509Identity, settings: TlsOptionsSettings): 
   };
 }
 
+/** By whose authorities a server without an SVID is judged. */
 export interface WebTlsOptionsSettings {
   /** PEM of the authorities of the server's certificate. Default: those that Node comes with. */
   readonly roots?: string | readonly string[] | undefined;
@@ -77,7 +82,9 @@ export interface WebTlsOptionsSettings {
   readonly log?: Logger | undefined;
 }
 
+/** What `webTlsOptions` gives: options of `tls.connect` whose getters give what holds now. */
 export interface WebTlsOptions extends Pem, VerdictOn {
+  /** PEM; left out: those that Node comes with. */
   readonly ca?: string[];
   readonly checkServerIdentity: CheckServerIdentity;
   readonly minVersion: 'TLSv1.2';
@@ -101,6 +108,7 @@ export function webTlsOptions(source: X509Identity, settings: WebTlsOptionsSetti
   };
 }
 
+/** What `mongodbOptions` gives. */
 export interface MongodbOptions extends VerdictOn {
   readonly tls: true;
   readonly secureContext: SecureContext;
@@ -125,9 +133,11 @@ export function mongodbOptions(source: X509Identity, settings: TlsOptionsSetting
   };
 }
 
+/** What `mysql2Options` gives. */
 export interface Mysql2Options extends VerdictOn {
   /** As `TlsOptions`; mysql2's own types do not say that it may be undefined. */
   readonly key?: string;
+  /** PEM, leaf first. */
   readonly cert?: string;
   readonly ca: string[];
   readonly verifyIdentity: true;

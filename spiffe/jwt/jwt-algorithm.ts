@@ -11,7 +11,9 @@ export interface JwtAlgorithm {
   readonly pss: boolean;
 }
 
+/** The nine `alg` that a JWT-SVID may have (JWT-SVID §2.1). */
 export const JWT_ALGORITHM_NAMES = ['RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512'] as const;
+/** One of the nine. */
 export type JwtAlgorithmName = (typeof JWT_ALGORITHM_NAMES)[number];
 
 const rsa = (hash: JwtAlgorithm['hash'], pss: boolean): JwtAlgorithm => ({ hash, key: { type: 'rsa' }, signatureBytes: undefined, pss });

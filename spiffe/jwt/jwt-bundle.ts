@@ -6,6 +6,7 @@ import { type EcJwk, type JwtKeyKind, type RsaJwk, readJwk } from './jwk.ts';
 
 /** Who has the JWT authorities of a trust domain; undefined: nobody here trusts it. */
 export interface JwtBundleSource {
+  /** Asked at each validation; must not wait. What it throws comes through. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined;
 }
 
@@ -18,6 +19,7 @@ function invalid(reason: Reason, why: string): SpiffeError {
 
 /** A key that signs JWT-SVIDs of its trust domain. */
 export class JwtAuthority {
+  /** `kid`. */
   readonly keyId: string;
   readonly kind: JwtKeyKind;
   /** The key and nothing else: no `use`, no `kid`. */
@@ -52,6 +54,7 @@ export class JwtAuthority {
   }
 }
 
+/** The JWT authorities of one trust domain. */
 export class JwtBundle implements JwtBundleSource {
   readonly trustDomain: TrustDomain;
   /** By key id, in the order given. Empty: no token of this trust domain is accepted. */
@@ -84,10 +87,12 @@ export class JwtBundle implements JwtBundleSource {
     });
   }
 
+  /** No token of this trust domain is accepted. */
   get isEmpty(): boolean {
     return this.authorities.size === 0;
   }
 
+  /** Undefined for every other trust domain. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined {
     return this.trustDomain.equals(trustDomain) ? this : undefined;
   }
@@ -126,6 +131,7 @@ export class JwtBundleSet implements JwtBundleSource, Iterable<JwtBundle> {
     return this.#byName.size;
   }
 
+  /** Undefined: that trust domain is not in the set. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined {
     return this.#byName.get(trustDomain.name);
   }

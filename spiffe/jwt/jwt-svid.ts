@@ -42,7 +42,9 @@ export class JwtSvid {
   readonly header: JwtHeader;
   /** `aud`, one or more. */
   readonly audience: readonly string[];
+  /** `exp`, in milliseconds since 1970. */
   readonly expiresMs: number;
+  /** `nbf`, in milliseconds since 1970; undefined: the token has none. */
   readonly notBeforeMs: number | undefined;
   /** Told, never judged: nothing is refused for its `iat`. */
   readonly issuedAtMs: number | undefined;
@@ -70,6 +72,7 @@ export class JwtSvid {
     return this.#token;
   }
 
+  /** Without the token. */
   toJSON(): { readonly id: string; readonly audience: readonly string[]; readonly expiresAt: string; readonly hint: string } {
     return { id: this.id.toString(), audience: this.audience, expiresAt: new Date(this.expiresMs).toISOString(), hint: this.hint };
   }
@@ -79,6 +82,7 @@ export class JwtSvid {
   }
 }
 
+/** What a token is validated against. */
 export interface ValidateJwtOptions {
   /** What the validator goes by: one of these must be in `aud`, letter for letter. None is refused (JWT-34). */
   readonly audience: string | readonly string[];

@@ -9,6 +9,7 @@ export interface X509Caller {
   readonly id: SpiffeId;
   /** Of the leaf's DER, hex. */
   readonly certificateSha256: string;
+  /** When the certificate ends, in milliseconds since 1970. */
   readonly notAfterMs: number;
 }
 
@@ -30,8 +31,11 @@ export interface JwtCaller {
   readonly claims: JsonObject;
 }
 
+/** Who sent a request: `via` says how that was proven. */
 export type SpiffeCaller = X509Caller | ForwardedCaller | JwtCaller;
+/** `x509`: by the TLS connection; `xfcc`: by a trusted proxy's word; `jwt`: by a JWT-SVID. */
 export type Via = SpiffeCaller['via'];
+/** Who sent a request, when it is known how that was proven. */
 export type CallerVia<V extends Via> = Extract<SpiffeCaller, { readonly via: V }>;
 
 /** The newest last. */

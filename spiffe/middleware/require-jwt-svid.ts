@@ -7,6 +7,7 @@ import type { Matcher } from '../match.ts';
 import type { JwtCaller } from './caller.ts';
 import { type Guard, guard, type HonoContext, type NodeRequest, oneHeader } from './guard.ts';
 
+/** What tokens are validated against, and who may pass. */
 export interface RequireJwtSvidOptions extends ValidateJwtOptions {
   /** Who of those that the token proves may pass; `matchAny()` for everybody of the trust domains in `bundles`. Default: none, it must be said. */
   readonly authorize: Matcher;

@@ -9,6 +9,7 @@ import type { ForwardedCaller, X509Caller } from './caller.ts';
 import { type Guard, guard, incomingOf, type NodeRequest, oneHeader } from './guard.ts';
 import { parseXfcc } from './xfcc.ts';
 
+/** What a guard by certificate goes by. */
 export interface RequireSpiffeIdOptions {
   /** Told of every request that is refused, once. Default: nobody. */
   readonly log?: Logger | undefined;
@@ -18,6 +19,7 @@ export interface RequireSpiffeIdOptions {
   readonly forwarded?: ForwardedOptions | undefined;
 }
 
+/** Which proxies are believed, and how they write. */
 export interface ForwardedOptions {
   /**
    * The proxies, by the SPIFFE ID that they show us. What they send is always somebody else's request: their word says whose, whatever trust domain it is of,

@@ -40,6 +40,7 @@ export class BundleSource implements X509BundleSource, JwtBundleSource {
     return this.#x509.newest?.x509Bundle(trustDomain);
   }
 
+  /** Undefined when nobody here trusts that domain, and while there is no answer. */
   jwtBundle(trustDomain: TrustDomain): JwtBundle | undefined {
     return this.#jwt.newest?.jwtBundle(trustDomain);
   }
@@ -49,10 +50,12 @@ export class BundleSource implements X509BundleSource, JwtBundleSource {
     return joined(this.#x509.value, this.#jwt.value);
   }
 
+  /** What is missing, with the newest failure; undefined when both kinds are there. */
   get waitingFor(): string | undefined {
     return this.#x509.waitingFor ?? this.#jwt.waitingFor;
   }
 
+  /** Calls the listener right after each change; gives what takes that back. */
   onChange(listener: () => void): () => void {
     const offs = [this.#x509.onChange(listener), this.#jwt.onChange(listener)];
     return () => {

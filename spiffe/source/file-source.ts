@@ -13,7 +13,9 @@ import type { X509Material } from './memory-source.ts';
 import { unexpired, type X509Identity } from './x509-identity.ts';
 import { tell } from './x509-source.ts';
 
+/** Where the files are, and what they are called. */
 export interface X509FileSourceOptions {
+  /** The names below are in it. */
   readonly directory: string;
   /** PEM, leaf first. Default `svid.pem`, as spiffe-helper. */
   readonly certificate?: string | undefined;
@@ -25,6 +27,7 @@ export interface X509FileSourceOptions {
   readonly federated?: ReadonlyMap<TrustDomain, string> | undefined;
   /** How often the files are looked at, in milliseconds. Default 1000. */
   readonly pollMs?: number | undefined;
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Told when a new set of files was refused; the one before stays in use. Default: nobody. */
   readonly log?: Logger | undefined;
@@ -44,24 +47,29 @@ export class X509FileSource implements X509Identity {
   readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
 
+  /** Begins to look at once; throws nothing: `ready` does. */
   constructor(options: X509FileSourceOptions) {
     this.#clock = options.clock ?? systemClock;
     this.#held = new Held(() => `no X.509-SVID in ${options.directory} yet`, this.#clock);
     this.#ended = this.#run(options);
   }
 
+  /** Throws while there was no good set of files: what was wrong with the newest, UNAVAILABLE before the first look. Later SVID_EXPIRED (no newer one has come), CLOSED. */
   get svid(): X509Svid {
     return unexpired(this.#held.value.svid, this.#clock);
   }
 
+  /** Undefined when there is no file for that domain, and before the first good set. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined {
     return this.#held.newest?.bundles.x509Bundle(trustDomain);
   }
 
+  /** Calls the listener right after each new set of files; gives what takes that back. */
   onChange(listener: () => void): () => void {
     return this.#held.onChange(listener);
   }
 
+  /** What is missing, with the newest failure; undefined when `svid` gives one. */
   get waitingFor(): string | undefined {
     return this.#held.waitingFor;
   }

@@ -8,11 +8,13 @@ import type { Logger } from '../logger.ts';
 import { Held } from './held.ts';
 import { tell } from './x509-source.ts';
 
+/** Where the files are. */
 export interface JwksFileSourceOptions {
   /** The file of each trust domain: keys of one vouch for no other. */
   readonly files: ReadonlyMap<TrustDomain, string>;
   /** How often the files are looked at, in milliseconds. Default 1000. */
   readonly pollMs?: number | undefined;
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Told when new contents were refused; those before stay in use. Default: nobody. */
   readonly log?: Logger | undefined;
@@ -26,6 +28,7 @@ export class JwksFileSource implements JwtBundleSource {
   readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
 
+  /** Begins to look at once; throws nothing: `ready` does. */
   constructor(options: JwksFileSourceOptions) {
     const clock = options.clock ?? systemClock;
     this.#held = new Held(() => `no JWT authorities in ${[...options.files.values()].join(', ')} yet`, clock);
@@ -37,10 +40,12 @@ export class JwksFileSource implements JwtBundleSource {
     return this.#held.newest?.jwtBundle(trustDomain);
   }
 
+  /** What is missing, with the newest failure; undefined when each file was read. */
   get waitingFor(): string | undefined {
     return this.#held.waitingFor;
   }
 
+  /** Calls the listener right after each change; gives what takes that back. */
   onChange(listener: () => void): () => void {
     return this.#held.onChange(listener);
   }

@@ -9,6 +9,7 @@ import { WorkloadApiClient } from '../workload-api/client.ts';
 import { Held } from './held.ts';
 import { follow, type SourceOptions, tell, tellFailure } from './x509-source.ts';
 
+/** Which token. */
 export interface JwtSourceParams {
   /** For whom: the names that the validator goes by, one or more. Their order does not matter. */
   readonly audience: string | readonly string[];
@@ -107,10 +108,12 @@ export class JwtSource implements JwtBundleSource {
     return this.#bundles.newest?.jwtBundle(trustDomain);
   }
 
+  /** Which bundles are missing, with the newest failure; undefined when they are there. */
   get waitingFor(): string | undefined {
     return this.#bundles.waitingFor;
   }
 
+  /** Calls the listener right after each change of the JWT bundles; gives what takes that back. */
   onChange(listener: () => void): () => void {
     return this.#bundles.onChange(listener);
   }

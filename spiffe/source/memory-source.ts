@@ -7,11 +7,13 @@ import { type Clock, systemClock } from '../clock.ts';
 import { Held } from './held.ts';
 import { unexpired, type X509Identity } from './x509-identity.ts';
 
+/** An identity, and by whom peers are judged. */
 export interface X509Material {
   readonly svid: X509Svid;
   readonly bundles: X509BundleSource;
 }
 
+/** Holds what you set, until you set something else. */
 export class X509MemorySource implements X509Identity {
   readonly #held: Held<X509Material>;
   readonly #clock: Clock;
@@ -23,10 +25,12 @@ export class X509MemorySource implements X509Identity {
     if (material) this.#held.set(material);
   }
 
+  /** Throws UNAVAILABLE before anything was set, DENIED after `forget`, SVID_EXPIRED, CLOSED. */
   get svid(): X509Svid {
     return unexpired(this.#held.value.svid, this.#clock);
   }
 
+  /** Undefined when the bundles that were set have none of that trust domain. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined {
     return this.#held.newest?.bundles.x509Bundle(trustDomain);
   }
@@ -41,6 +45,7 @@ export class X509MemorySource implements X509Identity {
     this.#held.forget(new SpiffeError('DENIED', undefined, 'the identity was taken back'));
   }
 
+  /** Calls the listener right after each `set` and `forget`; gives what takes that back. */
   onChange(listener: () => void): () => void {
     return this.#held.onChange(listener);
   }

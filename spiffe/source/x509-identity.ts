@@ -4,6 +4,7 @@ import { SpiffeError } from '../errors.ts';
 import type { X509BundleSource } from '../x509/x509-bundle.ts';
 import type { X509Svid } from '../x509/x509-svid.ts';
 
+/** Who we are, and by whom peers are judged: every source of X.509-SVIDs, or one of your own. */
 export interface X509Identity extends X509BundleSource {
   /** The SVID to show now. Throws UNAVAILABLE (none yet), DENIED (taken back), NOT_FOUND (none with that hint), SVID_EXPIRED, CLOSED. */
   readonly svid: X509Svid;

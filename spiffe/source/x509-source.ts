@@ -9,6 +9,7 @@ import type { X509Svid } from '../x509/x509-svid.ts';
 import { Held } from './held.ts';
 import { unexpired, type X509Identity } from './x509-identity.ts';
 
+/** Of every source that follows the Workload API. */
 export interface SourceOptions extends WorkloadApiClientOptions {
   /** A client to share; who made it closes it. Default: one of our own, by `address`. */
   readonly client?: WorkloadApiClient | undefined;
@@ -16,6 +17,7 @@ export interface SourceOptions extends WorkloadApiClientOptions {
   readonly log?: Logger | undefined;
 }
 
+/** Which of several SVIDs, besides. */
 export interface X509SourceOptions extends SourceOptions {
   /** Takes the SVID with this hint. Default: the first, which is the default identity. */
   readonly hint?: string | undefined;
@@ -63,6 +65,7 @@ export class X509Source implements X509Identity {
     }
   }
 
+  /** The SVID to show now. Throws UNAVAILABLE or the newest failure (none yet), DENIED (taken back), NOT_FOUND (none with that hint), SVID_EXPIRED (no newer one has come), CLOSED. */
   get svid(): X509Svid {
     const { svid, fault } = this.#judge(this.#held.value);
     if (!svid) throw fault;
@@ -79,6 +82,7 @@ export class X509Source implements X509Identity {
     return this.#held.newest?.bundles.x509Bundle(trustDomain);
   }
 
+  /** Calls the listener right after each answer, and when the identity was taken back; gives what takes that back. */
   onChange(listener: () => void): () => void {
     return this.#held.onChange(listener);
   }

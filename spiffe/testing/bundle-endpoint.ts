@@ -15,6 +15,7 @@ export interface FakeWebCertificate {
   readonly key: string;
 }
 
+/** How the endpoint proves itself, and what it serves. */
 export interface FakeBundleEndpointOptions {
   /** `https_web`: a certificate, for `host`. */
   readonly web?: FakeWebCertificate | undefined;
@@ -24,6 +25,7 @@ export interface FakeBundleEndpointOptions {
   readonly host?: string | undefined;
   /** What it serves at first. Default: nothing, status 404. */
   readonly bundle?: Bundle | undefined;
+  /** By which it tells time in a handshake. Default: the system's. */
   readonly clock?: Clock | undefined;
 }
 
@@ -37,6 +39,7 @@ export interface FakeBundleRequest {
 
 type Listener = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** Listens on 127.0.0.1 until it is closed. Serves its bundle, or does as it was told last. */
 export class FakeBundleEndpoint {
   /** Every request so far. */
   readonly requests: FakeBundleRequest[] = [];
@@ -90,6 +93,7 @@ export class FakeBundleEndpoint {
     return (this.#listener.address() as AddressInfo).port;
   }
 
+  /** With its port: for `EndpointAddress.url`. */
   get url(): string {
     return `https://${this.#host}:${this.port}/bundle`;
   }

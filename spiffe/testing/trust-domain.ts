@@ -21,6 +21,7 @@ import { SIGNATURE_ALGORITHMS } from '../x509/signature-algorithm.ts';
 import { readSpki } from '../x509/spki.ts';
 import { X509Svid } from '../x509/x509-svid.ts';
 
+/** How its authorities are made. */
 export interface TrustDomainOptions {
   /** What `now` is. Default: the system's. */
   readonly clock?: Pick<Clock, 'now'> | undefined;
@@ -41,6 +42,7 @@ export interface Lifetime {
   readonly notBeforeMs?: number | undefined;
 }
 
+/** What an X.509-SVID says. */
 export interface X509SvidOptions extends Lifetime {
   /** What the Workload API would call it. Default: none. */
   readonly hint?: string | undefined;
@@ -78,6 +80,7 @@ export interface RawSvid {
   readonly keyPem: string;
 }
 
+/** What a token says. */
 export interface JwtSvidOptions extends Lifetime {
   readonly audience: string | readonly string[];
   /** Put over the claims (`sub`, `aud`, `exp`, `iat`) as they are, to add or to break; undefined takes a claim away. */

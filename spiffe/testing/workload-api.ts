@@ -20,6 +20,7 @@ import { FrameReader, frame } from '../rpc/frame.ts';
 import type { X509Svid } from '../x509/x509-svid.ts';
 import type { EphemeralTrustDomain, X509SvidOptions } from './trust-domain.ts';
 
+/** One of the identities of who calls. */
 export interface WorkloadIdentity extends Pick<X509SvidOptions, 'hint' | 'dnsNames' | 'ttlMs'> {
   /** With its leading slash. */
   readonly path: string;
@@ -27,6 +28,7 @@ export interface WorkloadIdentity extends Pick<X509SvidOptions, 'hint' | 'dnsNam
   readonly jwtTtlMs?: number | undefined;
 }
 
+/** What the Workload API answers. */
 export interface WorkloadState {
   /** Who calls, by path or with more; the first is the default identity. Default: `/workload`. None: as a process that nobody has registered. */
   readonly identities?: readonly (string | WorkloadIdentity)[] | undefined;
@@ -34,6 +36,7 @@ export interface WorkloadState {
   readonly federated?: readonly (EphemeralTrustDomain | Bundle)[] | undefined;
 }
 
+/** A call as it came. */
 export interface SeenCall {
   /** Such as `FetchX509SVID`. */
   readonly method: string;

@@ -7,19 +7,26 @@ import { LiveConnections } from './live.ts';
 import { checkMode, type ClientMode } from './mode.ts';
 import { connectTls, connectWebTls } from './tls.ts';
 
+/** What a client goes by: a mode, and how connections end. */
 export type TlsClientSettings = ClientMode & {
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Connections stay when an SVID ends or the server's trust goes. Default false: they are told at 60 to 70 % of their life, and end with the SVIDs. */
   readonly keep?: boolean | undefined;
+  /** Told of connections that end because trust has gone. Default: nobody. */
   readonly log?: Logger | undefined;
   /** Told why a connection that was good ends within a second: the server, or our own identity, is not trusted any more. */
   readonly onUntrusted?: ((socket: TLSSocket, error: unknown) => void) | undefined;
 };
 
+/** Whom to connect to. */
 export interface Dial {
+  /** A DNS name or an IP address: where the server is. Only in `mtls-web` does it say who must answer. */
   readonly host: string;
   readonly port: number;
+  /** Protocols to offer, the best first. Default: none. */
   readonly alpn?: readonly string[] | undefined;
+  /** Ends the dialling, not the connection. */
   readonly signal?: AbortSignal | undefined;
   /** Instead of a TCP connection of our own. */
   readonly socket?: Socket | undefined;

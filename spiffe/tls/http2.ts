@@ -15,6 +15,7 @@ import { tlsPeerOver } from './tls.ts';
 
 const ALPN = ['h2'] as const;
 
+/** Of `createHttp2Server`. */
 export type Http2ServerSettings = TlsServerSettings & {
   /** As for `http2.createServer`. */
   readonly http2?: ServerOptions | undefined;

@@ -9,6 +9,7 @@ import { feed, type TlsServerSettings } from './server.ts';
 
 const ALPN = ['http/1.1'] as const;
 
+/** Of `createHttpsServer`. */
 export type HttpsServerSettings = TlsServerSettings & {
   /** As for `http.createServer`: limits and timeouts of requests. */
   readonly http?: ServerOptions | undefined;
@@ -31,6 +32,7 @@ export function createHttpsServer(settings: HttpsServerSettings, onRequest?: Req
   return server;
 }
 
+/** Of `SpiffeHttpsAgent`. */
 export type HttpsAgentSettings = TlsClientSettings & {
   /** As for `https.Agent`: how many connections, how long they are kept. What it says of TLS is not listened to. Default: `keepAlive`. */
   readonly http?: AgentOptions | undefined;
@@ -47,6 +49,7 @@ export class SpiffeHttpsAgent extends Agent {
     this.#client = new TlsClient(settings);
   }
 
+  /** For Node's agent, which calls it. Fails as `TlsClient.connect`. */
   override createConnection(
     options: { host?: string | null; port?: string | number | null },
     made: (error: Error | null, socket: Duplex) => void,

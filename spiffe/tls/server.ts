@@ -9,7 +9,9 @@ import { LiveConnections } from './live.ts';
 import { checkMode, type ServerMode } from './mode.ts';
 import { TlsServer, type WebCertificate } from './tls.ts';
 
+/** What a server goes by: a mode, and how connections end. */
 export type TlsServerSettings = ServerMode & {
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** A handshake longer than this is given up. Default 10 s. */
   readonly handshakeMs?: number | undefined;

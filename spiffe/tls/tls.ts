@@ -31,6 +31,7 @@ export interface TlsPeer {
   readonly chain: readonly Certificate[];
   /** SHA-256 of the leaf's DER, hex. */
   readonly certificateSha256: string;
+  /** When the leaf ends, in milliseconds since 1970. */
   readonly notAfterMs: number;
 }
 

@@ -3,6 +3,7 @@ import { Agent, type buildConnector, Dispatcher } from 'undici';
 import { SpiffeError } from '../errors.ts';
 import { TlsClient, type TlsClientSettings } from './client.ts';
 
+/** Of `SpiffeDispatcher`. */
 export type DispatcherSettings = TlsClientSettings & {
   /** As for undici's `Agent`: how many connections, timeouts, pipelining. With `allowH2`, HTTP/2 where the server speaks it. */
   readonly agent?: Omit<Agent.Options, 'connect' | 'factory'> | undefined;
@@ -32,6 +33,7 @@ export class SpiffeDispatcher extends Dispatcher {
     this.#now = this.#generation();
   }
 
+  /** For undici, which calls it. */
   override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
     return this.#now.agent.dispatch(options, handler);
   }

@@ -19,9 +19,11 @@ import { DEFAULT_CLOCK_TOLERANCE_MS, type JwtSvid, parseJwtSvidUnverified } from
 import { watch } from '../watch.ts';
 import { X509Svid } from '../x509/x509-svid.ts';
 
+/** Where the Workload API is, and how a watch goes on trying. */
 export interface WorkloadApiClientOptions {
   /** `unix:///path` or `tcp://ip:port`. Default: what SPIFFE_ENDPOINT_SOCKET says. */
   readonly address?: string | undefined;
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Wait of a watch before try n (1 after the first failure), in milliseconds. Default: as go-spiffe, 1 s to 30 s. */
   readonly backoff?: ((n: number) => number) | undefined;
@@ -35,10 +37,13 @@ export interface X509Context {
   readonly bundles: BundleSet;
 }
 
+/** Of a call that ends with one answer. */
 export interface FetchOptions {
+  /** Ends the call with its reason. Default: none, and no deadline. */
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Of a call that goes on for ever. */
 export interface WatchCallOptions {
   /** Ends the watch with the signal's reason. `close()` ends it too, with CLOSED. */
   readonly signal?: AbortSignal | undefined;
@@ -51,9 +56,11 @@ export interface WatchCallOptions {
   readonly ref?: boolean | undefined;
 }
 
+/** Which tokens. */
 export interface JwtSvidParams extends FetchOptions {
   /** For whom: one of the names that the validator goes by. */
   readonly audience: string;
+  /** More names that must all be in `aud`. Default: none. */
   readonly extraAudiences?: readonly string[] | undefined;
   /** Which of the workload's identities. Default: all of them, the first being the default one. */
   readonly subject?: SpiffeId | undefined;
@@ -107,6 +114,7 @@ export class WorkloadApiClient {
     this.#channel.close();
   }
 
+  /** SVIDs and the bundles that came with them. */
   async fetchX509Context(options: FetchOptions = {}): Promise<X509Context> {
     return readX509(await first(this.#api.fetchX509SVID({}, this.#call(options.signal))));
   }
@@ -164,10 +172,12 @@ export class WorkloadApiClient {
     return this.#watch((call) => this.#api.fetchX509SVID({}, call), readX509, options);
   }
 
+  /** As `watchX509Context`: X.509 authorities, for a workload that may have no identity itself. */
   watchX509Bundles(options: WatchCallOptions = {}): AsyncGenerator<BundleSet, never, void> {
     return this.#watch((call) => this.#api.fetchX509Bundles({}, call), readX509Bundles, options);
   }
 
+  /** As `watchX509Context`: JWT authorities. */
   watchJwtBundles(options: WatchCallOptions = {}): AsyncGenerator<BundleSet, never, void> {
     return this.#watch((call) => this.#api.fetchJWTBundles({}, call), readJwtBundles, options);
   }

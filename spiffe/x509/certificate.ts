@@ -96,30 +96,38 @@ export class Certificate implements SubjectAltNames {
   /** Raw Names, for comparing byte by byte. */
   readonly issuer: Buffer;
   readonly subject: Buffer;
+  /** In milliseconds since 1970. */
   readonly notBeforeMs: number;
   /** Inclusive: the certificate is good in this millisecond and the 999 that follow it. Compare with `isWithinValidity`. */
   readonly notAfterMs: number;
+  /** The public key, as its encoding tells it. */
   readonly spki: Spki;
   /** In the order of the certificate, ASCII only, nothing decoded. */
   readonly uris: readonly string[];
   readonly dnsNames: readonly string[];
+  /** How many alternative names of other forms there are. */
   readonly otherNames: number;
+  /** The forms of all alternative names, as tags of GeneralName. */
   readonly sanTags: ReadonlySet<number>;
   /** Raw Names of directoryName alternative names. */
   readonly directoryNames: readonly Buffer[];
   readonly sanCritical: boolean;
   readonly hasBasicConstraints: boolean;
   readonly basicConstraintsCritical: boolean;
+  /** Basic constraints with CA:TRUE. */
   readonly isCa: boolean;
+  /** How many CAs there may be below; undefined: any number. */
   readonly pathLen: number | undefined;
   /** Undefined: no such extension. */
   readonly keyUsage: ReadonlySet<KeyUsage> | undefined;
   readonly keyUsageCritical: boolean;
   /** OIDs; undefined: no such extension. */
   readonly extKeyUsage: readonly string[] | undefined;
+  /** The subject key identifier; undefined: none. */
   readonly ski: Buffer | undefined;
   /** The key identifier in the authority key identifier. */
   readonly aki: Buffer | undefined;
+  /** Undefined: no such extension. */
   readonly nameConstraints: NameConstraints | undefined;
   /** OIDs of critical extensions that we do not process: RFC 5280 §4.2 forbids to use such a certificate. */
   readonly unknownCritical: readonly string[];

@@ -6,15 +6,18 @@ import { formatPem, parsePem } from './pem.ts';
 
 /** Who has the X.509 authorities of a trust domain; undefined: nobody here trusts it. */
 export interface X509BundleSource {
+  /** Asked at each handshake; must not wait. What it throws comes through. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined;
 }
 
+/** The X.509 authorities of one trust domain. */
 export class X509Bundle implements X509BundleSource {
   readonly trustDomain: TrustDomain;
   /** In the order given, each once. Empty: nothing of this trust domain is trusted (TDB-19). */
   readonly authorities: readonly Certificate[];
   #bySubject: Map<string, Certificate[]> | undefined;
 
+  /** An authority that comes twice counts once. Not judged: an authority is believed as it is. */
   constructor(trustDomain: TrustDomain, authorities: Iterable<Certificate>) {
     this.trustDomain = trustDomain;
     const seen = new Set<string>();
@@ -49,6 +52,7 @@ export class X509Bundle implements X509BundleSource {
     });
   }
 
+  /** Nothing of this trust domain is trusted. */
   get isEmpty(): boolean {
     return this.authorities.length === 0;
   }
@@ -71,14 +75,17 @@ export class X509Bundle implements X509BundleSource {
     return this.#bySubject.get(subject.toString('latin1')) ?? [];
   }
 
+  /** Undefined for every other trust domain. */
   x509Bundle(trustDomain: TrustDomain): X509Bundle | undefined {
     return this.trustDomain.equals(trustDomain) ? this : undefined;
   }
 
+  /** One behind the other, in the order given; as the Workload API sends them. */
   toDer(): Buffer {
     return Buffer.concat(this.authorities.map((authority) => authority.raw));
   }
 
+  /** In the order given; '' for an empty bundle. */
   toPem(): string {
     return this.authorities.map((authority) => formatPem('CERTIFICATE', authority.raw)).join('');
   }
