@@ -7,6 +7,7 @@ import type { ProcessSettings, Quiet } from '../proxy/process-settings.ts';
 import type { IdentitySettings, ListenerSettings, PlainPeers } from '../proxy/settings.ts';
 import { parseUriPattern } from '../proxy/uri-pattern.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { parseEndpoint } from '../spiffe/workload-api/endpoint.ts';
 import type { ProxyValues } from './proxy-flags.ts';
 import { brokenRules, isSpiffe, sourcesOf, type Typed } from './proxy-rules.ts';
 
@@ -77,6 +78,7 @@ export function readProxyFlags(typed: Typed): ProcessSettings {
   const targetStatus = take('target-status', values['target-status'], parseHttpUrl);
   const metricsUrl = take('metrics-url', values['metrics-url'], parseHttpUrl);
   const graphite = take('metrics-graphite', values['metrics-graphite'], parseTcpTarget);
+  const workloadApi = take('use-workload-api-addr', values['use-workload-api-addr'], parseWorkloadApi);
   take('spiffe-id', values['spiffe-id'], SpiffeId.parse);
   take('keystore', sourcesOf(typed).includes('keystore') ? values.keystore : undefined, refuseJceks);
   if (faults.length > 0 || !listen || !target) throw fail('SETTINGS_INVALID', faults.join('\n'));
@@ -103,7 +105,7 @@ export function readProxyFlags(typed: Typed): ProcessSettings {
   return {
     proxy: {
       listeners: [listener],
-      identities: new Map([[IDENTITY, identityOf(typed)]]),
+      identities: new Map([[IDENTITY, identityOf(typed, workloadApi)]]),
       limits: {
         maxConnections: values['max-concurrent-conns'],
         maxConnectionsPerId: values['max-conns-per-id'],
@@ -143,7 +145,7 @@ export function readProxyFlags(typed: Typed): ProcessSettings {
 
 const IDENTITY = 'default';
 
-function identityOf(typed: Typed): IdentitySettings {
+function identityOf(typed: Typed, address: string | undefined): IdentitySettings {
   const { values } = typed;
   const [source] = sourcesOf(typed);
   const authorities = values.cacert || undefined;
@@ -151,7 +153,7 @@ function identityOf(typed: Typed): IdentitySettings {
     case 'workload-api':
       return {
         kind: 'workload-api',
-        address: values['use-workload-api-addr'] || undefined,
+        address,
         hint: values.hint || undefined,
         spiffeId: values['spiffe-id'] || undefined,
       };
@@ -211,6 +213,13 @@ function parsePin(text: string): string {
   if (bytes.length !== 32 || bytes.toString('base64') !== digest)
     throw fail('SETTINGS_INVALID', `${JSON.stringify(text)}: a SHA-256 in base64 has 44 characters, the last of which is "="`);
   return digest;
+}
+
+/** An address of SPIFFE's, or a path. */
+function parseWorkloadApi(text: string): string {
+  const address = text.startsWith('/') ? `unix://${text.split('/').map(encodeURIComponent).join('/')}` : text;
+  parseEndpoint(address);
+  return address;
 }
 
 /** The largest uid that is one: 2^32-1 means none. */
