@@ -130,7 +130,46 @@ export type Happening =
   | { readonly event: 'update'; readonly data: X509Answer; readonly atMs: number }
   | { readonly event: 'error' | 'refused'; readonly data: { readonly message: string; readonly code: string }; readonly atMs: number }
   | { readonly event: 'listening'; readonly data: { readonly port: number }; readonly atMs: number }
-  | { readonly event: 'served'; readonly data: { readonly peer: string }; readonly atMs: number };
+  | { readonly event: 'served'; readonly data: { readonly peer: string; readonly protocol?: string }; readonly atMs: number };
+
+/** How go-spiffe takes part in TLS (wrappers.go). */
+export interface GoTls {
+  /** The Workload API that gives the SVID. */
+  readonly addr: string;
+  readonly mode: 'mtls' | 'tls' | 'mtls-web';
+  /** The other end that it wants; '': anybody who is verified. */
+  readonly peer: string;
+  /** The Workload API whose bundles judge the other end. Default: `addr`. */
+  readonly bundles?: string;
+  /** For mtls-web, PEM: what its server shows, and what its client trusts. */
+  readonly certificate?: string;
+  readonly key?: string;
+  readonly roots?: string;
+  /** Speaks no TLS after 1.2; over HTTP and bare sockets. */
+  readonly oldTls?: boolean;
+}
+
+export interface GoClient extends GoTls {
+  readonly kind: 'tls' | 'https' | 'http2' | 'grpc';
+  readonly to: string;
+}
+
+export interface GoServer extends GoTls {
+  /** `http`: HTTP/1.1 and HTTP/2, as the client wants. */
+  readonly kind: 'tls' | 'http' | 'grpc';
+  /** Tells of nobody who was served or refused. */
+  readonly quiet?: boolean;
+}
+
+export interface SteadyAnswer {
+  readonly asked: number;
+  readonly failed: number;
+  /** The first twenty. */
+  readonly failures: readonly { readonly message: string }[];
+  readonly medianMs: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
 
 /** Every op, what it takes and what it answers. The same in each language. */
 export interface Ops {
@@ -152,6 +191,10 @@ export interface Ops {
     { addr: string; kind: 'x509.warm' | 'x509.new' | 'jwt.same' | 'jwt.fresh'; width: number; durationMs: number },
     { readonly calls: number; readonly elapsedMs: number; readonly medianMs: number; readonly p99Ms: number },
   ];
+  /** Go alone: one question by a client of its own; `peer` is the server as go-spiffe tells it. */
+  'wrapper.ask': [GoClient, { readonly reply: string; readonly peer: string; readonly protocol: string }];
+  /** Go alone: so many questions a second by one client, whatever becomes of those before; each must be answered by `message`. */
+  'wrapper.steady': [GoClient & { message: string; perSecond: number; durationMs: number }, SteadyAnswer];
   load: [{ addr: string; kind: 'x509' | 'jwt'; calls: number; connections: number; audience?: readonly string[] }, LoadAnswer];
 }
 
@@ -159,6 +202,8 @@ export interface Ops {
 export interface Following {
   'x509.watch': { addr: string };
   'mtls.listen': { addr: string; peer: string };
+  /** Go alone. */
+  'wrapper.listen': GoServer;
 }
 
 export interface Follow {
@@ -171,6 +216,11 @@ export interface Follow {
   /** The next failure that the library reports to its user. */
   error(wanted?: (code: string, message: string) => boolean, options?: { from?: number; withinMs?: number }): Promise<void>;
   stop(): Promise<void>;
+}
+
+export interface Listening extends Follow {
+  /** `host:port` */
+  readonly to: string;
 }
 
 const running = new Set<ChildProcessWithoutNullStreams>();
@@ -195,7 +245,9 @@ export interface Workload {
   /** Waits until a fetch is refused; throws when it is still answered after 5 s. */
   losesAll(addr: string): Promise<WorkloadError>;
   /** Serves mTLS on a port of 127.0.0.1; gives `host:port`. */
-  listen(input: Following['mtls.listen']): Promise<Follow & { readonly to: string }>;
+  listen(input: Following['mtls.listen']): Promise<Listening>;
+  /** Serves by go-spiffe on a port of 127.0.0.1. */
+  serve(input: Following['wrapper.listen']): Promise<Listening>;
   close(): Promise<void>;
 }
 
@@ -289,6 +341,13 @@ export async function startWorkload(language: Language): Promise<Workload> {
     };
   };
 
+  const listening = async <O extends 'mtls.listen' | 'wrapper.listen'>(op: O, input: Following[O]): Promise<Listening> => {
+    const serving = follow(op, input);
+    const first = await serving.happenings.find((one) => one.event === 'listening', { what: `${language} listens` });
+    if (first.event !== 'listening') throw new Error('not listening');
+    return { ...serving, to: `127.0.0.1:${first.data.port}` };
+  };
+
   await ask('hello', {}).result;
   const pid = child.pid ?? 0;
   // the one place where an answer of another language becomes a type: the ops' table says which
@@ -329,12 +388,8 @@ export async function startWorkload(language: Language): Promise<Workload> {
       }
       throw new Error(`${language} is still answered after 5 s`);
     },
-    async listen(input) {
-      const serving = follow('mtls.listen', input);
-      const first = await serving.happenings.find((one) => one.event === 'listening', { what: `${language} listens` });
-      if (first.event !== 'listening') throw new Error('not listening');
-      return { ...serving, to: `127.0.0.1:${first.data.port}` };
-    },
+    listen: (input) => listening('mtls.listen', input),
+    serve: (input) => listening('wrapper.listen', input),
     async close() {
       child.stdin.end();
       const timer = setTimeout(() => child.kill('SIGKILL'), 5_000);
