@@ -131,9 +131,6 @@ const hook = z
       context.addIssue({ code: 'custom', message: 'signal and pid_file go together', params: { said: true } });
   });
 
-/** The name of an output becomes part of a file name. */
-const outputName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'must be letters, digits, "_" and "-"');
-
 const base = z.strictObject({
   agent_address: text.optional(),
   cert_dir: path.default('.'),
@@ -168,7 +165,7 @@ const base = z.strictObject({
   restart_delay: durationOf({ maxMs: 3_600_000 }).default(1_000),
   stop_timeout: durationOf({ maxMs: 86_400_000 }).optional(),
   init_timeout: durationOf({ maxMs: 86_400_000 }).default(120_000),
-  output: z.record(outputName, output).default({}),
+  output: z.record(z.string(), output).default({}),
   hook: z.record(text, hook).default({}),
   log_level: logLevel.default('info'),
   log_format: oneOf('text', 'json').default('text'),
@@ -203,6 +200,9 @@ export const helperSettings: z.ZodType<HelperFile> = base.superRefine((file, con
   for (const [name, { outputs = [] }] of Object.entries(file.hook))
     for (const wanted of outputs)
       if (!outputsOf(file).some((one) => one.name === wanted)) say(`hook/${name}/outputs`, `there is no output ${JSON.stringify(wanted)}`);
+  // it becomes part of file names
+  for (const name of Object.keys(file.output))
+    if (!/^[A-Za-z0-9_-]{1,64}$/.test(name)) say('output', `${JSON.stringify(name)} is no name of an output: letters, digits, "_" and "-"`);
   const seen = new Map<string, string>();
   for (const one of outputsOf(file)) {
     for (const name of namesOf(one)) {
