@@ -28,7 +28,7 @@ export function defineCommand<F extends Flags>(command: Command<F>): Command {
 /** Runs a command with the words that follow it; never throws. Gives the exit code. */
 export async function runCommand(name: string, command: Command, argv: readonly string[], terminal: Terminal): Promise<number> {
   const commander = createCommander(name, command.summary, command.twoDashes).usage(['[flags]', ...(command.operands ?? [])].join(' '));
-  if (asksForHelp(command.flags, argv)) {
+  if (asksForHelp(command.flags, argv, command.operands?.length)) {
     declareFlags(command.flags, commander);
     terminal.out(commander.helpInformation() + (command.details === undefined ? '' : `\n${command.details.trim()}\n`));
     return 0;

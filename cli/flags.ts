@@ -87,9 +87,11 @@ function fromEnvironment(flags: Flags, given: ReadonlySet<string>, env: Readonly
 }
 
 /** Whether the user asks for help: Go's `-h` and `-help`, as long as they are flags and not a flag's value. */
-export function asksForHelp(flags: Flags, argv: readonly string[]): boolean {
+export function asksForHelp(flags: Flags, argv: readonly string[], operands = 0): boolean {
+  let left = operands;
   for (let i = 0; i < argv.length; i++) {
     const name = /^--?([^-=][^=]*)(=)?/.exec(argv[i] ?? '');
+    if (!name && argv[i] !== '--' && left-- > 0) continue;
     if (!name) return false;
     if (name[1] === 'h' || name[1] === 'help') return true;
     const flag = flagNamed(flags, name[1] ?? '');

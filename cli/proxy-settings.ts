@@ -149,6 +149,8 @@ function identityOf(typed: Typed, address: string | undefined): IdentitySettings
   const { values } = typed;
   const [source] = sourcesOf(typed);
   const authorities = values.cacert || undefined;
+  // a client that shows no certificate
+  if (source === undefined) return { kind: 'pki', authorities };
   switch (source) {
     case 'workload-api':
       return {
@@ -163,8 +165,6 @@ function identityOf(typed: Typed, address: string | undefined): IdentitySettings
       return { kind: 'pki', keystore: values.keystore, storepass: values.storepass || undefined, authorities };
     case 'pem':
       return { kind: 'pki', certificate: values.cert, key: values.key, authorities };
-    default:
-      return { kind: 'pki', authorities };
   }
 }
 

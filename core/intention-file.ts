@@ -117,7 +117,7 @@ export class IntentionFile {
       if (state === this.#taken) this.#refused = undefined;
       if (state === this.#taken || state === this.#refused?.state) return;
       await this.#clock.sleep(quietMs, this.#stop.signal, { ref: false });
-      const intentions = (await stateOf(this.#path)) === state ? await readIf(this.#path, state) : undefined;
+      const intentions = await readIf(this.#path, state);
       if (intentions) this.#take(intentions, state);
       // it is looked at again
       else this.#refuse(undefined, beingWritten(this.#path));
@@ -174,7 +174,7 @@ async function readQuiet(
   throw beingWritten(path);
 }
 
-/** Undefined when the file has changed while it was read: then it says nothing, good or bad. */
+/** Undefined when the file has changed since it was in this state, even while it was read: then it says nothing, good or bad. */
 async function readIf(path: string, state: string): Promise<Intentions | undefined> {
   const read = await readIntentionFile(path).then(
     ({ intentions }) => ({ intentions }),

@@ -14,8 +14,7 @@ export function reasonOfClient(error: unknown): Reason {
 }
 
 /** Why dialling a server came to nothing. */
-export function reasonOfServer(error: unknown, phase: 'connect' | 'tls', timedOut: boolean): Reason {
-  if (timedOut) return 'UPSTREAM_TIMEOUT';
+export function reasonOfServer(error: unknown, phase: 'connect' | 'tls'): Reason {
   if (error instanceof SpiffeError && error.reason !== undefined)
     return error.code === 'DENIED' && !forbidden(error) ? 'NO_IDENTITY' : 'UPSTREAM_REFUSED';
   if (error instanceof SpiffeError && OWN.has(error.code))

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../spiffe/clock.ts';
 import type { Connection } from './connection.ts';
 import type { Connections } from './connections.ts';
+import { Attempt } from './attempt.ts';
 import { addressText, dial } from './dial.ts';
 import { reasonOfClient } from './failure.ts';
 import type { Admit, Identity, SecureAcceptor, Secured } from './identity.ts';
@@ -81,22 +82,15 @@ export class Inbound {
     connection.secured(secured, this.#parts.clock.monotonic());
     relay.watch(socket, connection);
     if (!connections.mayOpen(connection)) return relay.refuse(connection, 'LIMIT_PEER', undefined, socket);
-    const limit = AbortSignal.timeout(timeouts.connectMs);
-    // who leaves before the target is there ends the dialling, too
-    const left = new AbortController();
-    socket.once('close', () => left.abort());
+    const attempt = new Attempt(socket, timeouts.connectMs);
     let target: Socket | undefined;
     try {
-      target = await dial({ target: settings.target, allowHalfOpen: true, signal: AbortSignal.any([limit, left.signal]) });
+      target = await dial({ target: settings.target, allowHalfOpen: true, signal: attempt.signal });
       if (settings.proxyProtocol) target.write(proxyHeader(settings.proxyProtocol, socket, secured));
     } catch (error) {
-      return relay.refuse(
-        connection,
-        limit.aborted ? 'UPSTREAM_TIMEOUT' : left.signal.aborted ? 'CLOSED' : 'UPSTREAM_CONNECT',
-        error,
-        socket,
-        target,
-      );
+      return relay.refuse(connection, attempt.reason ?? 'UPSTREAM_CONNECT', error, socket, target);
+    } finally {
+      attempt.end();
     }
     if (socket.destroyed) return relay.refuse(connection, 'CLOSED', undefined, target);
     return relay.join(connection, socket, target);

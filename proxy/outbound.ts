@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../spiffe/clock.ts';
 import type { PlainPeer } from './connection.ts';
 import type { Connections } from './connections.ts';
+import { Attempt } from './attempt.ts';
 import { addressText, dial } from './dial.ts';
 import { reasonOfServer } from './failure.ts';
 import type { Admit, Identity, SecureDialler } from './identity.ts';
@@ -57,10 +58,8 @@ export class Outbound {
       }
     }
     if (!connections.mayHandshake()) return relay.refuse(connection, 'LIMIT_HANDSHAKES', undefined, socket);
-    const limit = AbortSignal.timeout(timeouts.connectMs);
-    const left = new AbortController();
-    socket.once('close', () => left.abort());
-    const signal = AbortSignal.any([limit, left.signal]);
+    const attempt = new Attempt(socket, timeouts.connectMs);
+    const { signal } = attempt;
     let phase: 'connect' | 'tls' = 'connect';
     let target: Socket | undefined;
     try {
@@ -72,8 +71,9 @@ export class Outbound {
       relay.watch(secured.socket, connection);
       if (!connections.mayOpen(connection)) return relay.refuse(connection, 'LIMIT_PEER', undefined, socket, target);
     } catch (error) {
-      const reason = left.signal.aborted ? 'CLOSED' : reasonOfServer(error, phase, limit.aborted);
-      return relay.refuse(connection, reason, error, socket, target);
+      return relay.refuse(connection, attempt.reason ?? reasonOfServer(error, phase), error, socket, target);
+    } finally {
+      attempt.end();
     }
     if (socket.destroyed) return relay.refuse(connection, 'CLOSED', undefined, target);
     return relay.join(connection, socket, target);

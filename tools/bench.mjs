@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { root } from './bootstrap.mjs';
 
 /** Shared by the figures; nothing to run. */
-const PARTS = ['figures/agents', 'figures/figure', 'figures/spire'];
+const PARTS = ['figures/agents', 'figures/figure', 'figures/spire', 'proxy/contestants', 'proxy/load'];
 
 const folder = join(root, 'bench');
 const all = readdirSync(folder, { recursive: true, encoding: 'utf8' })

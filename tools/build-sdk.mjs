@@ -6,7 +6,10 @@ import { root } from './bootstrap.mjs';
 
 const out = join(root, 'spiffe', 'dist');
 rmSync(out, { recursive: true, force: true });
-const { status } = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.sdk.json'], { cwd: root, stdio: 'inherit' });
+const { status } = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.sdk.json'], {
+  cwd: root,
+  stdio: 'inherit',
+});
 // the compiler rewrites imports in the programs alone, and leaves the sources' endings in the types
 for (const name of readdirSync(out, { recursive: true, encoding: 'utf8' })) {
   if (!name.endsWith('.d.ts')) continue;

@@ -83,7 +83,11 @@ export class LiveConnections {
     this.#off ??= source.onChange?.(() => void this.recheck());
     if (endMs === Number.POSITIVE_INFINITY) return;
     const left = endMs - this.#clock.now();
-    this.#endings.add(socket, { endMs, drainMs: endMs - left * (1 - DRAIN_FROM[role] - SPREAD * this.#random()), drain: drain && (() => drain(endMs)) });
+    this.#endings.add(socket, {
+      endMs,
+      drainMs: endMs - left * (1 - DRAIN_FROM[role] - SPREAD * this.#random()),
+      drain: drain && (() => drain(endMs)),
+    });
   }
 
   /** Judges every peer anew, by the bundles of now and the authorizer; those that are not trusted any more end within a second. Done by itself at every change of the source. */

@@ -3,6 +3,7 @@ import { keyKindText, keyWeakness } from '../key-kind.ts';
 import { type Certificate, GENERAL_NAME, type NameConstraints } from './certificate.ts';
 import { type Code, type Reason, SpiffeError } from '../errors.ts';
 import { profileFault } from './profile.ts';
+import { signatureKnown } from './seen.ts';
 import { fits, verifySignature } from './signature-algorithm.ts';
 import { comparableRdns, EMAIL_ADDRESS, readName } from './x500-name.ts';
 
@@ -138,7 +139,7 @@ class Search {
     if (this.#signatures >= MAX_SIGNATURES)
       throw new SpiffeError('SVID_UNTRUSTED', 'X509_WORK_LIMIT', `more than ${MAX_SIGNATURES} signatures to check`);
     this.#signatures++;
-    if (isSignedBy(child, issuer)) return true;
+    if (signatureKnown(child, issuer, () => isSignedBy(child, issuer))) return true;
     this.#missed('X509_SIGNATURE', `${child}: the signature is not that of ${issuer}`);
     return false;
   }

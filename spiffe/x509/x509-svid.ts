@@ -9,12 +9,14 @@ import { keyWeakness } from '../key-kind.ts';
 import { findPath, MAX_PRESENTED, type PathOptions } from './path.ts';
 import { formatPem, parsePem } from './pem.ts';
 import { authorityIdFault, checkAuthority, leafId } from './profile.ts';
+import { keepSeen, seenCertificate } from './seen.ts';
 
 export { verifyCertificatePath } from './path.ts';
 
 /** An SVID that can be presented: certificates, leaf first, and the leaf's private key. Immutable; shows no key to a logger. */
 export class X509Svid {
   readonly id: SpiffeId;
+  /** Leaf first, then the intermediates in order. */
   readonly chain: readonly Certificate[];
   /** What the server calls this SVID for the workload to choose by; '' for none. */
   readonly hint: string;
@@ -73,26 +75,32 @@ export class X509Svid {
     return this.chain[0] as Certificate;
   }
 
+  /** Of the leaf, in milliseconds since 1970. */
   get notBeforeMs(): number {
     return this.leaf.notBeforeMs;
   }
 
+  /** Of the leaf, in milliseconds since 1970. */
   get notAfterMs(): number {
     return this.leaf.notAfterMs;
   }
 
+  /** For who signs with it. Keep it out of logs: nothing here shows it. */
   get privateKey(): KeyObject {
     return this.#privateKey;
   }
 
+  /** One behind the other, leaf first. */
   chainDer(): Buffer {
     return Buffer.concat(this.chain.map((certificate) => certificate.raw));
   }
 
+  /** The private key, PKCS#8, unencrypted. */
   keyPkcs8Der(): Buffer {
     return this.#privateKey.export({ type: 'pkcs8', format: 'der' });
   }
 
+  /** The chain, leaf first, and the private key, PKCS#8, unencrypted. */
   toPem(): { readonly certificates: string; readonly key: string } {
     return {
       certificates: this.chain.map((certificate) => formatPem('CERTIFICATE', certificate.raw)).join(''),
@@ -111,6 +119,7 @@ export class X509Svid {
     );
   }
 
+  /** Without the key. */
   toJSON(): { readonly id: string; readonly hint: string; readonly notAfter: string; readonly serialNumber: string } {
     return {
       id: this.id.toString(),
@@ -125,6 +134,7 @@ export class X509Svid {
   }
 }
 
+/** A peer whose certificates were judged good. */
 export interface VerifiedX509Svid {
   readonly id: SpiffeId;
   /** Leaf, the intermediates that were used, the authority of the bundle. */
@@ -144,7 +154,7 @@ export function verifyX509Svid(
   if (presented.length === 0) throw invalid('X509_CHAIN_EMPTY', 'no certificates presented');
   if (presented.length > MAX_PRESENTED) throw invalid('X509_CHAIN_TOO_LONG', `more than ${MAX_PRESENTED} certificates presented`);
   const [leaf, ...intermediates] = under('SVID_INVALID', 'X.509-SVID', () =>
-    presented.map((one) => (one instanceof Certificate ? one : Certificate.parse(one))),
+    presented.map((one) => (one instanceof Certificate ? one : seenCertificate(one))),
   ) as [Certificate, ...Certificate[]];
   const id = leafId(leaf, 'peer');
   // Only now that the trust domain is known: with pooled authorities any trust domain could vouch for any other (X509-39).
@@ -164,6 +174,8 @@ export function verifyX509Svid(
   if (bundle.isEmpty)
     throw new SpiffeError('SVID_UNTRUSTED', 'X509_BUNDLE_EMPTY', `the X.509 bundle of ${id.trustDomain} has no authorities`);
   const chain = findPath(leaf, intermediates, bundle, options, (certificate) => authorityIdFault(certificate, id.trustDomain));
+  // the authority is the bundle's
+  keepSeen(chain.slice(0, -1));
   return { id, chain };
 }
 

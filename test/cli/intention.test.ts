@@ -130,6 +130,15 @@ describe('check', () => {
     });
   }
 
+  test('help is given behind the operands too', async () => {
+    for (const words of ['check --help', 'check web -h', 'check web db -help'])
+      expect(await run(words)).toMatchObject({
+        code: 0,
+        stdout: expect.stringMatching(/^Usage: warifu intention check \[flags\] SOURCE DESTINATION\n/) as unknown,
+      });
+    expect((await run('check web db -- --help')).code).toBe(2);
+  });
+
   test('the file comes from -file, else from WARIFU_INTENTIONS', async () => {
     const other = write('other.hcl', 'trust_domain = "example.org"\ndefault = "allow"\n');
     expect((await run('check db web', { env: { WARIFU_INTENTIONS: other } })).code).toBe(0);
@@ -243,6 +252,8 @@ describe('docs/intentions.md', () => {
 
   test('its keys are those of the schema', () => {
     const told = [...page.matchAll(/^\| `([\w.*]+)` \| (?:required|`false`|) *\|/gm)].map(([, key]) => key);
-    expect(told.sort()).toEqual(['intention.*', ...keysOf(intentionSettings()).filter((key) => key !== 'intention')].sort());
+    const keys = ['intention.*', ...keysOf(intentionSettings()).filter((key) => key !== 'intention')];
+    expect(new Set(told)).toEqual(new Set(keys));
+    expect(told).toHaveLength(keys.length);
   });
 });

@@ -6,7 +6,7 @@ import { Command } from 'commander';
 import { afterAll, describe, expect, test } from 'vitest';
 import { parseFlags } from '../../cli/flags.ts';
 import { client, server } from '../../cli/proxy.ts';
-import { CLIENT_FLAGS, type ProxyValues, SERVER_FLAGS } from '../../cli/proxy-flags.ts';
+import { CLIENT_FLAGS, SERVER_FLAGS } from '../../cli/proxy-flags.ts';
 import { RULES } from '../../cli/proxy-rules.ts';
 import { readProxyFlags } from '../../cli/proxy-settings.ts';
 import { runCommand } from '../../cli/command.ts';
@@ -22,7 +22,7 @@ type Env = Readonly<Record<string, string>>;
 function read(mode: 'server' | 'client', argv: readonly string[], env: Env = {}): ProcessSettings {
   const flags = mode === 'server' ? SERVER_FLAGS : CLIENT_FLAGS;
   const { values, given } = parseFlags(flags, argv, new Command().exitOverride(), [], env);
-  return readProxyFlags({ mode, values: values as unknown as ProxyValues, given });
+  return readProxyFlags({ mode, values, given });
 }
 
 function faultsOf(mode: 'server' | 'client', argv: readonly string[], env: Env = {}): readonly string[] {

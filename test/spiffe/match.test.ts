@@ -2,7 +2,17 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { SpiffeId, TrustDomain } from '../../spiffe/id.ts';
-import { matchAny, matchId, matchOneOf, matchPattern, type Matcher, memberOf, requireMatch } from '../../spiffe/match.ts';
+import {
+  matchAny,
+  matchId,
+  matchOneOf,
+  matchPattern,
+  type Matcher,
+  memberOf,
+  parsePattern,
+  requireMatch,
+  segmentsOf,
+} from '../../spiffe/match.ts';
 
 const IDS = ['spiffe://foo.test', 'spiffe://foo.test/A', 'spiffe://foo.test/B', 'spiffe://foo.test/sub/C', 'spiffe://bar.test/A'];
 
@@ -78,6 +88,22 @@ describe('a pattern', () => {
         },
       ),
     );
+  });
+});
+
+describe('a pattern, read,', () => {
+  test.each([
+    ['spiffe://foo.test', [], false],
+    ['spiffe://foo.test/A', ['A'], false],
+    ['spiffe://foo.test/*/C', ['*', 'C'], false],
+    ['spiffe://foo.test/**', [], true],
+    ['spiffe://foo.test/sub/*/**', ['sub', '*'], true],
+  ])('%s', (pattern, segments, deep) => {
+    expect(parsePattern(pattern)).toEqual({ trustDomain: TrustDomain.parse('foo.test'), segments, deep });
+  });
+
+  test('has the segments that an ID has, where it has no star', () => {
+    for (const one of IDS) expect(segmentsOf(SpiffeId.parse(one))).toEqual(parsePattern(one).segments);
   });
 });
 

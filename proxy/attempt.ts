@@ -1,0 +1,35 @@
+/** Reaching a target for somebody who waits: until the time is over, or he has left. */
+import type { Socket } from 'node:net';
+import type { Reason } from './reasons.ts';
+
+/** Made once: each of these errors would cost more than the connection that it ends. */
+const LEFT = new Error('who wanted the connection has left');
+const TOO_LONG = new Error('it took too long');
+
+export class Attempt {
+  readonly #stop = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  readonly #socket: Socket;
+  readonly #left = () => this.#stop.abort(LEFT);
+
+  /** @param socket of who waits; `end` must follow */
+  constructor(socket: Socket, limitMs: number) {
+    this.#socket = socket.once('close', this.#left);
+    this.#timer = setTimeout(() => this.#stop.abort(TOO_LONG), limitMs);
+  }
+
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  /** Why it was given up; undefined when it was not. */
+  get reason(): Reason | undefined {
+    if (!this.signal.aborted) return undefined;
+    return this.signal.reason === LEFT ? 'CLOSED' : 'UPSTREAM_TIMEOUT';
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+    this.#socket.off('close', this.#left);
+  }
+}
