@@ -132,8 +132,8 @@ export type Happening =
   | { readonly event: 'listening'; readonly data: { readonly port: number }; readonly atMs: number }
   | { readonly event: 'served'; readonly data: { readonly peer: string; readonly protocol?: string }; readonly atMs: number };
 
-/** How go-spiffe takes part in TLS (wrappers.go). */
-export interface GoTls {
+/** How another library takes part in TLS: go-spiffe in every way (wrappers.go), py-spiffe's spiffe-tls over bare sockets, in the modes mtls and tls. */
+export interface ForeignTls {
   /** The Workload API that gives the SVID. */
   readonly addr: string;
   readonly mode: 'mtls' | 'tls' | 'mtls-web';
@@ -145,16 +145,16 @@ export interface GoTls {
   readonly certificate?: string;
   readonly key?: string;
   readonly roots?: string;
-  /** Speaks no TLS after 1.2; over HTTP and bare sockets. */
+  /** Go alone, over HTTP and bare sockets: speaks no TLS after 1.2. */
   readonly oldTls?: boolean;
 }
 
-export interface GoClient extends GoTls {
+export interface ForeignClient extends ForeignTls {
   readonly kind: 'tls' | 'https' | 'http2' | 'grpc';
   readonly to: string;
 }
 
-export interface GoServer extends GoTls {
+export interface ForeignServer extends ForeignTls {
   /** `http`: HTTP/1.1 and HTTP/2, as the client wants. */
   readonly kind: 'tls' | 'http' | 'grpc';
   /** Tells of nobody who was served or refused. */
@@ -191,10 +191,10 @@ export interface Ops {
     { addr: string; kind: 'x509.warm' | 'x509.new' | 'jwt.same' | 'jwt.fresh'; width: number; durationMs: number },
     { readonly calls: number; readonly elapsedMs: number; readonly medianMs: number; readonly p99Ms: number },
   ];
-  /** Go alone: one question by a client of its own; `peer` is the server as go-spiffe tells it. */
-  'wrapper.ask': [GoClient, { readonly reply: string; readonly peer: string; readonly protocol: string }];
+  /** Go and Python: one question by a client of its own; `peer` is the server as the library tells it. */
+  'wrapper.ask': [ForeignClient, { readonly reply: string; readonly peer: string; readonly protocol: string }];
   /** Go alone: so many questions a second by one client, whatever becomes of those before; each must be answered by `message`. */
-  'wrapper.steady': [GoClient & { message: string; perSecond: number; durationMs: number }, SteadyAnswer];
+  'wrapper.steady': [ForeignClient & { message: string; perSecond: number; durationMs: number }, SteadyAnswer];
   load: [{ addr: string; kind: 'x509' | 'jwt'; calls: number; connections: number; audience?: readonly string[] }, LoadAnswer];
 }
 
@@ -202,8 +202,8 @@ export interface Ops {
 export interface Following {
   'x509.watch': { addr: string };
   'mtls.listen': { addr: string; peer: string };
-  /** Go alone. */
-  'wrapper.listen': GoServer;
+  /** Go and Python. */
+  'wrapper.listen': ForeignServer;
 }
 
 export interface Follow {
@@ -246,7 +246,7 @@ export interface Workload {
   losesAll(addr: string): Promise<WorkloadError>;
   /** Serves mTLS on a port of 127.0.0.1; gives `host:port`. */
   listen(input: Following['mtls.listen']): Promise<Listening>;
-  /** Serves by go-spiffe on a port of 127.0.0.1. */
+  /** Serves by the library's own TLS on a port of 127.0.0.1. */
   serve(input: Following['wrapper.listen']): Promise<Listening>;
   close(): Promise<void>;
 }

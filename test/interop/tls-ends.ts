@@ -1,13 +1,13 @@
-/** Both ends of SPIFFE TLS, each by our wrappers or by go-spiffe, as one shape: whatever stands at one end, the same is asked of it. */
+/** Both ends of SPIFFE TLS, each by our wrappers or by another library, as one shape: whatever stands at one end, the same is asked of it. */
 import { matchId } from '../../spiffe/match.ts';
 import type { X509Identity } from '../../spiffe/source/x509-identity.ts';
 import type { WebCertificate } from '../../spiffe/tls/tls.ts';
 import { serverOf, type Wrapper } from '../spiffe/tls/wrappers.ts';
-import type { GoClient, GoServer, GoTls, Workload } from './setup.ts';
+import type { ForeignClient, ForeignServer, ForeignTls, Workload } from './setup.ts';
 
 /** By whom an end's SVID was issued: our server, another one that says it is our trust domain, the one of another trust domain. */
 export type Issuer = 'ours' | 'authority' | 'domain';
-export type Mode = GoTls['mode'];
+export type Mode = ForeignTls['mode'];
 
 export interface End {
   readonly mode: Mode;
@@ -20,7 +20,6 @@ export interface End {
 
 /** What both implementations draw from. */
 export interface World {
-  readonly go: Workload;
   /** The Workload API of each issuer. */
   readonly addresses: Readonly<Record<Issuer, string>>;
   /** Our own process at each of them, always judging by the bundles of our server. */
@@ -45,7 +44,7 @@ export interface Answered {
 
 /** What an end is made of: whom it takes, and how it asks one question. */
 export interface Side {
-  readonly name: 'ours' | 'go-spiffe';
+  readonly name: 'ours' | 'go-spiffe' | 'py-spiffe';
   readonly id: string;
   server(wrapper: Wrapper, end: End): Promise<ServerEnd>;
   /** Asks once, over a connection of its own. */
@@ -102,9 +101,15 @@ export function ourSide(world: World): Side {
   };
 }
 
-/** go-spiffe's server speaks both HTTPs, and its HTTP/1.1 client is one, whoever asks it to be. */
-const SERVER_KIND: Readonly<Record<string, GoServer['kind']>> = { tls: 'tls', https: 'http', http2: 'http', undici: 'http', grpc: 'grpc' };
-const CLIENT_KIND: Readonly<Record<string, GoClient['kind']>> = {
+/** Another library's server of HTTP speaks both HTTPs, and its HTTP/1.1 client is one, whoever asks it to be. */
+const SERVER_KIND: Readonly<Record<string, ForeignServer['kind']>> = {
+  tls: 'tls',
+  https: 'http',
+  http2: 'http',
+  undici: 'http',
+  grpc: 'grpc',
+};
+const CLIENT_KIND: Readonly<Record<string, ForeignClient['kind']>> = {
   tls: 'tls',
   https: 'https',
   http2: 'http2',
@@ -116,12 +121,13 @@ const PROTOCOL: Readonly<Record<string, string>> = { tls: 'tls', https: 'HTTP/1.
 
 function kindOf<K>(kinds: Readonly<Record<string, K>>, { name }: Wrapper): K {
   const kind = kinds[name];
-  if (kind === undefined) throw new Error(`the Go workload has nothing for ${name}`);
+  if (kind === undefined) throw new Error(`no workload has anything for ${name}`);
   return kind;
 }
 
-export function goSide({ go, addresses, web }: World, more: Partial<GoTls> = {}): Side {
-  const settings = ({ mode, issuer, wants, roots }: End): GoTls => ({
+export function foreignSide(workload: Workload, { addresses, web }: World, more: Partial<ForeignTls> = {}): Side {
+  const name = workload.language === 'go' ? 'go-spiffe' : 'py-spiffe';
+  const settings = ({ mode, issuer, wants, roots }: End): ForeignTls => ({
     addr: addresses[issuer],
     bundles: addresses.ours,
     mode,
@@ -133,13 +139,13 @@ export function goSide({ go, addresses, web }: World, more: Partial<GoTls> = {})
   });
   const asMeant = (wrapper: Wrapper, protocol: string | undefined) => {
     const meant = kindOf(PROTOCOL, wrapper);
-    if (protocol !== meant) throw new Error(`${wrapper.name} means ${meant}, go-spiffe saw ${protocol}`);
+    if (protocol !== meant) throw new Error(`${wrapper.name} means ${meant}, ${name} saw ${protocol}`);
   };
   return {
-    name: 'go-spiffe',
-    id: 'spiffe://example.org/go',
+    name,
+    id: `spiffe://example.org/${workload.language}`,
     async server(wrapper, end) {
-      const serving = await go.serve({ ...settings(end), kind: kindOf(SERVER_KIND, wrapper) });
+      const serving = await workload.serve({ ...settings(end), kind: kindOf(SERVER_KIND, wrapper) });
       return {
         to: serving.to,
         served: () =>
@@ -149,14 +155,14 @@ export function goSide({ go, addresses, web }: World, more: Partial<GoTls> = {})
             return [one.data.peer];
           }),
         async refused() {
-          const found = await serving.happenings.find((one) => one.event === 'refused', { what: 'go-spiffe refuses' });
+          const found = await serving.happenings.find((one) => one.event === 'refused', { what: `${name} refuses` });
           return 'message' in found.data ? found.data.message : '';
         },
         close: () => serving.stop(),
       };
     },
     async ask(wrapper, end, to) {
-      const { reply, peer, protocol } = await go.call('wrapper.ask', { ...settings(end), kind: kindOf(CLIENT_KIND, wrapper), to });
+      const { reply, peer, protocol } = await workload.call('wrapper.ask', { ...settings(end), kind: kindOf(CLIENT_KIND, wrapper), to });
       asMeant(wrapper, protocol);
       return { reply, peer: peer === 'nobody' ? undefined : peer };
     },

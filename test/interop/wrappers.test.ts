@@ -1,6 +1,6 @@
 /**
- * Every wrapper of TLS against go-spiffe's own, in each mode and in both directions, with SVIDs from our server and agent: who is right is answered, and each
- * way of being wrong is refused by the end that must see it.
+ * Every wrapper of TLS against go-spiffe's own, in each mode and in both directions, and bare sockets against py-spiffe's, with SVIDs from our server and agent:
+ * who is right is answered, and each way of being wrong is refused by the end that must see it.
  */
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { X509Source } from '../../spiffe/source/x509-source.ts';
@@ -8,7 +8,7 @@ import { createRunningHouse, type Agent, type House } from '../e2e/house.ts';
 import { testCertificate, testRoot, x509 } from '../fakes/ca.ts';
 import { BY_NAME, WRAPPERS, type Wrapper } from '../spiffe/tls/wrappers.ts';
 import { startWorkload, type Workload } from './setup.ts';
-import { type Answered, type End, goSide, type Issuer, type Mode, ourSide, type Side, type World, wordsOf } from './tls-ends.ts';
+import { type Answered, type End, foreignSide, type Issuer, type Mode, ourSide, type Side, type World, wordsOf } from './tls-ends.ts';
 
 const HOUR_MS = 3_600_000;
 const MODES: readonly Mode[] = ['mtls', 'tls', 'mtls-web'];
@@ -19,17 +19,20 @@ const SERVER_SHOWS: readonly Mode[] = ['mtls', 'tls'];
 const houses: House[] = [];
 const sources: X509Source[] = [];
 let go: Workload;
+let python: Workload;
 let world: World;
 let webRoots = '';
 let otherRoots = '';
 
-/** A house in which our process is `/node` and the Go workload is `/go`. */
+/** A house in which our process is `/node`, and the others have their language for a path. */
 async function home(trustDomain: string): Promise<{ agent: Agent; source: X509Source }> {
   const { house, agent } = await createRunningHouse({ trustDomain });
   houses.push(house);
   await house.createEntry({ id: '/node', parent: agent, selectors: [`unix:path:${process.execPath}`] });
-  await house.createEntry({ id: '/go', parent: agent, selectors: [go.selector] });
-  await go.holds(agent.address, `spiffe://${trustDomain}/go`);
+  for (const workload of [go, python]) {
+    await house.createEntry({ id: `/${workload.language}`, parent: agent, selectors: [workload.selector] });
+    await workload.holds(agent.address, `spiffe://${trustDomain}/${workload.language}`);
+  }
   const source = await X509Source.open({ address: agent.address, backoff: () => 100, signal: AbortSignal.timeout(30_000) });
   sources.push(source);
   return { agent, source };
@@ -45,6 +48,7 @@ async function webAuthority() {
 
 beforeAll(async () => {
   go = await startWorkload('go');
+  python = await startWorkload('python');
   const ours = await home('example.org');
   const impostor = await home('example.org');
   const stranger = await home('other.org');
@@ -61,7 +65,6 @@ beforeAll(async () => {
   });
   const issuers: Record<Issuer, { agent: Agent; source: X509Source }> = { ours, authority: impostor, domain: stranger };
   world = {
-    go,
     addresses: { ours: ours.agent.address, authority: impostor.agent.address, domain: stranger.agent.address },
     sources: { ours: ours.source, authority: showing(issuers.authority.source), domain: showing(issuers.domain.source) },
     web: web.certificate,
@@ -70,12 +73,45 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const source of sources) await source.close();
   await go?.close();
+  await python?.close();
   for (const house of houses) await house.close();
 });
 
-const SIDES: readonly [client: () => Side, server: () => Side, direction: string][] = [
-  [() => ourSide(world), () => goSide(world), 'our client, go-spiffe as server'],
-  [() => goSide(world), () => ourSide(world), 'go-spiffe as client, our server'],
+interface Pair {
+  readonly what: string;
+  readonly client: () => Side;
+  readonly server: () => Side;
+  readonly wrappers: readonly Wrapper[];
+  readonly modes: readonly Mode[];
+  /** What the client can't do wrong. */
+  readonly never?: RegExp;
+}
+
+const ours = () => ourSide(world);
+/** Who has a server of his own: undici is a client alone. */
+const SERVERS = WRAPPERS.filter(({ serve }) => serve);
+const SOCKETS = WRAPPERS.filter(({ name }) => name === 'tls');
+
+const PAIRS: readonly Pair[] = [
+  { what: 'our client, go-spiffe as server', client: ours, server: () => foreignSide(go, world), wrappers: WRAPPERS, modes: MODES },
+  { what: 'go-spiffe as client, our server', client: () => foreignSide(go, world), server: ours, wrappers: SERVERS, modes: MODES },
+  // the Web PKI of spiffe-tls is the system's alone
+  {
+    what: 'our client, py-spiffe as server',
+    client: ours,
+    server: () => foreignSide(python, world),
+    wrappers: SOCKETS,
+    modes: SERVER_SHOWS,
+  },
+  {
+    what: 'py-spiffe as client, our server',
+    client: () => foreignSide(python, world),
+    server: ours,
+    wrappers: SOCKETS,
+    modes: SERVER_SHOWS,
+    // it shows its SVID to whoever asks
+    never: /shows no certificate/,
+  },
 ];
 
 interface Wrong {
@@ -87,6 +123,8 @@ interface Wrong {
   readonly refusedBy: 'client' | 'server';
   readonly ours: RegExp;
   readonly go: RegExp;
+  /** Default: what OpenSSL says of every chain. */
+  readonly python?: RegExp;
 }
 
 const SOMEBODY = 'spiffe://example.org/somebody';
@@ -132,6 +170,7 @@ const WRONG: readonly Wrong[] = [
     refusedBy: 'server',
     ours: /showed no certificate/,
     go: /client didn't provide a certificate/,
+    python: /peer did not return a certificate/,
   },
   {
     what: 'the web certificate is of an authority that the client does not know',
@@ -161,42 +200,45 @@ async function tried(wrapper: Wrapper, mode: Mode, client: Side, server: Side, w
   return { serving, outcome };
 }
 
-/** undici is a client alone: as a server it is https. */
-const wrappersOf = (direction: string) => WRAPPERS.filter(({ serve }) => serve || direction.startsWith('our client'));
+/** What this end says of a peer that it refuses. */
+const saidBy = ({ name }: Side, { ours: reason, go: words, python: openssl = /certificate verify failed/ }: Wrong): RegExp =>
+  name === 'ours' ? reason : name === 'go-spiffe' ? words : openssl;
 
-for (const [clientSide, serverSide, direction] of SIDES) {
-  describe(direction, () => {
-    for (const wrapper of wrappersOf(direction)) {
-      for (const mode of MODES) {
-        test(`${wrapper.name}, ${mode}: each knows who the other is`, async () => {
-          const [client, server] = [clientSide(), serverSide()];
-          const { serving, outcome } = await tried(wrapper, mode, client, server);
-          const asked = CLIENT_SHOWS.includes(mode) ? client.id : 'nobody';
-          expect(outcome).toEqual({ reply: `you are ${asked}`, peer: SERVER_SHOWS.includes(mode) ? server.id : undefined });
-          await serving.close();
-          expect(serving.served()).toEqual([asked]);
-        });
-      }
-      for (const { what, modes, refusedBy, ours, go: goWords, ...wrong } of WRONG) {
-        test.each(modes)(`${wrapper.name}, %s: refused by the ${refusedBy} when ${what}`, async (mode) => {
-          const [client, server] = [clientSide(), serverSide()];
-          const { serving, outcome } = await tried(wrapper, mode, client, server, wrong);
-          expect(outcome).toBeInstanceOf(Error);
-          const [who, words] = refusedBy === 'client' ? [client, wordsOf(outcome)] : [server, await serving.refused()];
-          expect(words).toMatch(who.name === 'ours' ? ours : goWords);
-          await serving.close();
-          expect(serving.served()).toEqual([]);
-        });
+for (const { what: pair, client: clientSide, server: serverSide, wrappers, modes: known, never } of PAIRS) {
+  describe(pair, () => {
+    for (const wrapper of wrappers) {
+      test.each(known)(`${wrapper.name}, %s: each knows who the other is`, async (mode) => {
+        const [client, server] = [clientSide(), serverSide()];
+        const { serving, outcome } = await tried(wrapper, mode, client, server);
+        const asked = CLIENT_SHOWS.includes(mode) ? client.id : 'nobody';
+        expect(outcome).toEqual({ reply: `you are ${asked}`, peer: SERVER_SHOWS.includes(mode) ? server.id : undefined });
+        await serving.close();
+        expect(serving.served()).toEqual([asked]);
+      });
+
+      for (const wrong of WRONG.filter(({ what }) => !never?.test(what))) {
+        const { what, modes, refusedBy } = wrong;
+        test.each(modes.filter((mode) => known.includes(mode)))(
+          `${wrapper.name}, %s: refused by the ${refusedBy} when ${what}`,
+          async (mode) => {
+            const [client, server] = [clientSide(), serverSide()];
+            const { serving, outcome } = await tried(wrapper, mode, client, server, wrong);
+            expect(outcome).toBeInstanceOf(Error);
+            if (refusedBy === 'client') expect(wordsOf(outcome)).toMatch(saidBy(client, wrong));
+            else expect(await serving.refused()).toMatch(saidBy(server, wrong));
+            await serving.close();
+            expect(serving.served()).toEqual([]);
+          },
+        );
       }
     }
-
-    test('https: a go-spiffe that speaks no TLS after 1.2 is refused', async () => {
-      const wrapper = BY_NAME['https'] as Wrapper;
-      const old = (side: Side) => (side.name === 'ours' ? side : goSide(world, { oldTls: true }));
-      const { serving, outcome } = await tried(wrapper, 'mtls', old(clientSide()), old(serverSide()));
-      expect(wordsOf(outcome)).toMatch(/protocol version|unsupported protocol/i);
-      await serving.close();
-      expect(serving.served()).toEqual([]);
-    });
   });
 }
+
+test.each(PAIRS.filter(({ what }) => what.includes('go-spiffe')))('$what: TLS 1.2 alone is refused over https', async (pair) => {
+  const old = (side: Side) => (side.name === 'ours' ? side : foreignSide(go, world, { oldTls: true }));
+  const { serving, outcome } = await tried(BY_NAME['https'] as Wrapper, 'mtls', old(pair.client()), old(pair.server()));
+  expect(wordsOf(outcome)).toMatch(/protocol version|unsupported protocol/i);
+  await serving.close();
+  expect(serving.served()).toEqual([]);
+});

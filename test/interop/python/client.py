@@ -3,15 +3,19 @@
 import base64
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
 from cryptography.hazmat.primitives.serialization import Encoding
 from spiffe import JwtBundle, JwtSource, JwtSvid, SpiffeId, TrustDomain, WorkloadApiClient, X509Bundle, X509Source
 from spiffe.workloadapi.workload_api_client import RetryPolicy
+from spiffetls import ListenOptions, ServerTlsMode, dial, listen
+from spiffetls.tlsconfig.authorize import authorize_any, authorize_id
 
 SAYING = threading.Lock()
 STOPS: dict[int, threading.Event] = {}
@@ -117,6 +121,93 @@ def load(request):
     return {"good": good, "failures": failures[:20], "elapsedMs": int((time.monotonic() - started) * 1000)}
 
 
+class Identity:
+    """What spiffe-tls takes for an X509Source: the SVID of one Workload API, and the bundles of another when there is a right to neither."""
+
+    def __init__(self, request):
+        self.shown = X509Source(socket_path=request["addr"], timeout_in_seconds=20)
+        self.trusted = X509Source(socket_path=request.get("bundles") or request["addr"], timeout_in_seconds=20)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.shown.close()
+        self.trusted.close()
+
+    @property
+    def svid(self):
+        return self.shown.svid
+
+    @property
+    def bundles(self):
+        return self.trusted.bundles
+
+    def subscribe_for_updates(self, callback):
+        self.shown.subscribe_for_updates(callback)
+
+
+def authorizer(peer):
+    return authorize_id(SpiffeId(peer)) if peer else authorize_any()
+
+
+def who_is(connection):
+    certificate = connection.get_peer_certificate()
+    if certificate is None:
+        return "nobody"
+    names = certificate.to_cryptography().extensions.get_extension_for_class(SubjectAlternativeName).value
+    return names.get_values_for_type(UniformResourceIdentifier)[0]
+
+
+def read_line(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        line += connection.recv(4096)
+    return line.decode().strip()
+
+
+def answer_line(number, connection):
+    try:
+        connection.do_handshake()
+        read_line(connection)
+        who = who_is(connection)
+        say({"id": number, "event": "served", "data": {"peer": who, "protocol": "tls"}})
+        connection.sendall(f"you are {who}\n".encode())
+    except Exception as error:  # noqa: BLE001: whoever asked counts them
+        say({"id": number, "event": "refused", "data": failure(error)})
+    finally:
+        connection.close()
+
+
+def listen_tls(request, stop):
+    """By spiffe-tls, mtls or tls: each connection asks one line, and is told who it is."""
+    number, mode = request["id"], {"mtls": ServerTlsMode.MTLS, "tls": ServerTlsMode.TLS}[request["mode"]]
+    with Identity(request) as identity:
+        listener = listen("127.0.0.1:0", identity, ListenOptions(tls_mode=mode, authorize_fn=authorizer(request["peer"])))
+        say({"id": number, "event": "listening", "data": {"port": listener.getsockname()[1]}})
+        # wakes the one who accepts
+        threading.Thread(target=lambda: (stop.wait(), listener.sock_shutdown(socket.SHUT_RDWR)), daemon=True).start()
+        while not stop.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                break
+            threading.Thread(target=answer_line, args=(number, connection), daemon=True).start()
+        listener.close()
+    return {"ended": True}
+
+
+def ask_tls(request):
+    """By spiffe-tls, which shows our SVID to any server that wants to see one."""
+    with Identity(request) as identity:
+        connection = dial(request["to"], identity, authorize_fn=authorizer(request["peer"]))
+        try:
+            connection.sendall(b"0\n")
+            return {"reply": read_line(connection), "peer": who_is(connection), "protocol": "tls"}
+        finally:
+            connection.close()
+
+
 def serve(request, stop):
     op, addr, audience = request["op"], request.get("addr"), set(request.get("audience", []))
     if op == "hello":
@@ -127,6 +218,10 @@ def serve(request, stop):
         return parse_bundle(request)
     if op == "load":
         return load(request)
+    if op == "wrapper.listen":
+        return listen_tls(request, stop)
+    if op == "wrapper.ask":
+        return ask_tls(request)
     if op == "x509.source":
         with X509Source(socket_path=addr, timeout_in_seconds=20) as source:
             svid = source.svid
