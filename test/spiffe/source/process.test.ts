@@ -29,7 +29,12 @@ function program(address: string, code: string) {
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
     child,
-    line: async () => (await lines.next()).value,
+    /** Rejects when the program has ended. */
+    line: async () => {
+      const { value, done } = await lines.next();
+      if (done) throw new Error(`the program has ended: ${faults}`);
+      return value;
+    },
     end: once(child, 'close').then(([code]) => ({ code, faults })),
   };
 }
@@ -86,7 +91,7 @@ test('nothing that an agent does ends a process that goes on', async () => {
      new JwtSource(options);
      new BundleSource(options);
      say('open');
-     source.onChange(() => { throw new Error('mine'); });
+     source.onChange(() => { say(source.svid.id.path); throw new Error('mine'); });
      const stop = new AbortController();
      source.ready(stop.signal).catch(() => {});
      const timer = setInterval(() => {
@@ -104,6 +109,8 @@ test('nothing that an agent does ends a process that goes on', async () => {
   agent.deny();
   await hear('DENIED');
   agent.resume();
+  // a stream stands that can be dropped
+  await hear('/workload');
   agent.drop();
   await hear('UNAVAILABLE');
   await agent.stop();
