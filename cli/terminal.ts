@@ -1,5 +1,5 @@
 /** What a command has to do with the outside: where it writes, what it reads, the environment. Tests lend their own. */
-import type { Clock } from '../spiffe/clock.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 
 export interface Terminal {
   /** Data. */
@@ -9,7 +9,7 @@ export interface Terminal {
   /** All of standard input. */
   input(): Promise<Buffer>;
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly clock: Clock;
+  readonly clock: AlarmClock;
   /** Aborts when the user ends the command (SIGINT, SIGTERM). */
   readonly signal: AbortSignal;
 }

@@ -1,5 +1,6 @@
 /** Reaching a target for somebody who waits: until the time is over, or he has left. */
 import type { Socket } from 'node:net';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import type { Reason } from './reasons.ts';
 
 /** Made once: each of these errors would cost more than the connection that it ends. */
@@ -8,14 +9,14 @@ const TOO_LONG = new Error('it took too long');
 
 export class Attempt {
   readonly #stop = new AbortController();
-  readonly #timer: NodeJS.Timeout;
+  readonly #callOff: () => void;
   readonly #socket: Socket;
   readonly #left = () => this.#stop.abort(LEFT);
 
   /** @param socket of who waits; `end` must follow */
-  constructor(socket: Socket, limitMs: number) {
+  constructor(socket: Socket, limitMs: number, clock: AlarmClock) {
     this.#socket = socket.once('close', this.#left);
-    this.#timer = setTimeout(() => this.#stop.abort(TOO_LONG), limitMs);
+    this.#callOff = clock.after(limitMs, () => this.#stop.abort(TOO_LONG));
   }
 
   get signal(): AbortSignal {
@@ -29,7 +30,7 @@ export class Attempt {
   }
 
   end(): void {
-    clearTimeout(this.#timer);
+    this.#callOff();
     this.#socket.off('close', this.#left);
   }
 }

@@ -1,6 +1,6 @@
 /** TLS comes in, plain goes out to the target: a client is verified, and allowed, before the target hears of it. */
 import type { Socket } from 'node:net';
-import type { Clock } from '../spiffe/clock.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import type { Connection } from './connection.ts';
 import type { Connections } from './connections.ts';
 import { Attempt } from './attempt.ts';
@@ -19,7 +19,7 @@ export interface InboundParts {
   readonly relay: Relay;
   readonly timeouts: Timeouts;
   readonly keep: boolean;
-  readonly clock: Clock;
+  readonly clock: AlarmClock;
 }
 
 export class Inbound {
@@ -82,7 +82,7 @@ export class Inbound {
     connection.secured(secured, this.#parts.clock.monotonic());
     relay.watch(socket, connection);
     if (!connections.mayOpen(connection)) return relay.refuse(connection, 'LIMIT_PEER', undefined, socket);
-    const attempt = new Attempt(socket, timeouts.connectMs);
+    const attempt = new Attempt(socket, timeouts.connectMs, this.#parts.clock);
     let target: Socket | undefined;
     try {
       target = await dial({ target: settings.target, allowHalfOpen: true, signal: attempt.signal });

@@ -1,6 +1,6 @@
 /** Plain comes in, TLS goes out: the server is verified, and allowed, before a byte of the local program's is sent. */
 import type { Socket } from 'node:net';
-import type { Clock } from '../spiffe/clock.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import type { PlainPeer } from './connection.ts';
 import type { Connections } from './connections.ts';
 import { Attempt } from './attempt.ts';
@@ -23,7 +23,7 @@ export interface OutboundParts {
   readonly relay: Relay;
   readonly timeouts: Timeouts;
   readonly keep: boolean;
-  readonly clock: Clock;
+  readonly clock: AlarmClock;
 }
 
 export class Outbound {
@@ -58,7 +58,7 @@ export class Outbound {
       }
     }
     if (!connections.mayHandshake()) return relay.refuse(connection, 'LIMIT_HANDSHAKES', undefined, socket);
-    const attempt = new Attempt(socket, timeouts.connectMs);
+    const attempt = new Attempt(socket, timeouts.connectMs, this.#parts.clock);
     const { signal } = attempt;
     let phase: 'connect' | 'tls' = 'connect';
     let target: Socket | undefined;

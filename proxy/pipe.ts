@@ -1,10 +1,12 @@
 /** Two sockets joined: what one says the other is told, until both have ended. */
 import { Socket } from 'node:net';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import type { Reason } from './reasons.ts';
 
 export interface PipeOptions {
   /** How long one side may go on when the other has ended; 0: not at all. */
   readonly closeMs: number;
+  readonly clock: AlarmClock;
   /** Called once, when both sockets are closed or about to be. */
   readonly onEnd: (reason: Reason, error: Error | undefined) => void;
 }
@@ -30,7 +32,7 @@ export class Pipe {
   readonly #options: PipeOptions;
   #reason: Reason | undefined;
   #error: Error | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  #callOff: (() => void) | undefined;
   #open = 2;
   #told = false;
 
@@ -99,8 +101,7 @@ export class Pipe {
   }
 
   #limit(ms: number): void {
-    if (this.#timer) return;
-    this.#timer = setTimeout(() => this.destroy('TIMEOUT_CLOSE'), ms);
+    this.#callOff ??= this.#options.clock.after(ms, () => this.destroy('TIMEOUT_CLOSE'));
   }
 
   #closed(other: Socket): void {
@@ -112,7 +113,7 @@ export class Pipe {
     }
     if (this.#open > 0 || this.#told) return;
     this.#told = true;
-    clearTimeout(this.#timer);
+    this.#callOff?.();
     this.#options.onEnd(this.#reason ?? (this.#error ? 'RESET' : 'CLOSED'), this.#error);
   }
 }

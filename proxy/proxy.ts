@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net';
 import type { IntentionFile } from '../core/intention-file.ts';
 import type { Log } from '../core/log.ts';
-import type { Clock } from '../spiffe/clock.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
 import { admit } from './access.ts';
 import type { Observer } from './connection.ts';
@@ -28,7 +28,7 @@ export interface ProxyParts {
   /** For a listener whose plain side is not open to everybody. */
   readonly plainPeerCheck: (settings: OutboundSettings) => CheckPlainPeer | undefined;
   readonly log: Log;
-  readonly clock: Clock;
+  readonly clock: AlarmClock;
 }
 
 interface Served {

@@ -1,7 +1,7 @@
 /** What both directions share: a connection that is verified is joined with its target, watched, and ended when it must be. */
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Clock } from '../spiffe/clock.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import type { Connection } from './connection.ts';
 import type { Connections } from './connections.ts';
 import { reasonOfEnd } from './failure.ts';
@@ -17,10 +17,10 @@ const QUIET = { part: 1 / 20, minMs: 5, maxMs: 1_000 };
 export class Relay implements Watch {
   readonly #connections: Connections;
   readonly #timeouts: Timeouts;
-  readonly #clock: Clock;
+  readonly #clock: AlarmClock;
   readonly #of = new WeakMap<TLSSocket, Connection>();
 
-  constructor(connections: Connections, timeouts: Timeouts, clock: Clock) {
+  constructor(connections: Connections, timeouts: Timeouts, clock: AlarmClock) {
     this.#connections = connections;
     this.#timeouts = timeouts;
     this.#clock = clock;
@@ -37,17 +37,18 @@ export class Relay implements Watch {
     // those of TLS were not, before
     from.allowHalfOpen = true;
     to.allowHalfOpen = true;
-    let lifetime: NodeJS.Timeout | undefined;
+    let endLifetime: (() => void) | undefined;
     const pipe = new Pipe(from, to, {
       closeMs,
+      clock: this.#clock,
       onEnd: (reason, error) => {
-        clearTimeout(lifetime);
+        endLifetime?.();
         this.#connections.end(connection, reason, error);
       },
     });
     connection.pipe = pipe;
     for (const socket of [from, to]) if (keepAliveMs > 0) socket.setKeepAlive(true, keepAliveMs);
-    if (lifetimeMs > 0) lifetime = setTimeout(() => pipe.end('TIMEOUT_LIFETIME'), lifetimeMs);
+    if (lifetimeMs > 0) endLifetime = this.#clock.after(lifetimeMs, () => pipe.end('TIMEOUT_LIFETIME'));
     // each byte passes here, whichever way it goes
     if (idleMs > 0) from.setTimeout(idleMs, () => pipe.end('TIMEOUT_IDLE'));
     this.#connections.opened(connection);
@@ -65,12 +66,12 @@ export class Relay implements Watch {
       connection.reason = 'SVID_EXPIRES';
       pipe.end('SVID_EXPIRES');
     };
-    let timer = setTimeout(end, quietMs());
+    let callOff = this.#clock.after(quietMs(), end);
     pipe.onActivity = () => {
-      clearTimeout(timer);
-      timer = setTimeout(end, quietMs());
+      callOff();
+      callOff = this.#clock.after(quietMs(), end);
     };
-    socket.once('close', () => clearTimeout(timer));
+    socket.once('close', () => callOff());
   };
 
   onUntrusted = (socket: TLSSocket, error: unknown): void => {

@@ -10,10 +10,16 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal, options?: { ref?: boolean }): Promise<void>;
 }
 
+/** A clock that also calls: where promises would cost too much, as for each connection. */
+export interface AlarmClock extends Clock {
+  /** Calls `then` once, in `ms`; what it gives calls that off. Keeps the process alive meanwhile. */
+  after(ms: number, then: () => void): () => void;
+}
+
 /** setTimeout's limit: longer waits are made of several. */
 const LONGEST_MS = 2_147_483_647;
 
-export const systemClock: Clock = {
+export const systemClock: AlarmClock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   async sleep(ms, signal, options) {
@@ -21,6 +27,17 @@ export const systemClock: Clock = {
       await wait(Math.min(left, LONGEST_MS), signal, options?.ref ?? true);
       if (left <= LONGEST_MS) return;
     }
+  },
+  after(ms, then) {
+    let left = ms;
+    let timer: NodeJS.Timeout;
+    const wind = () => {
+      const part = Math.min(left, LONGEST_MS);
+      left -= part;
+      timer = setTimeout(left > 0 ? wind : then, part);
+    };
+    wind();
+    return () => clearTimeout(timer);
   },
 };
 

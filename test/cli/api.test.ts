@@ -14,7 +14,7 @@ import { SVIDDefinition } from '../../proto/gen/spire/api/server/svid/v1/svid.ts
 import { Agent } from '../../proto/gen/spire/api/types/agent.ts';
 import { Bundle } from '../../proto/gen/spire/api/types/bundle.ts';
 import { Entry } from '../../proto/gen/spire/api/types/entry.ts';
-import type { Clock } from '../../spiffe/clock.ts';
+import { type AlarmClock, systemClock } from '../../spiffe/clock.ts';
 import { startApiServer } from './api-server.ts';
 import { TestTerminal } from './terminal.ts';
 
@@ -24,7 +24,11 @@ interface Ran {
   readonly stderr: string;
 }
 
-async function run(server: { socketPath: string }, argv: readonly string[], options: { stdin?: string; clock?: Clock } = {}): Promise<Ran> {
+async function run(
+  server: { socketPath: string },
+  argv: readonly string[],
+  options: { stdin?: string; clock?: AlarmClock } = {},
+): Promise<Ran> {
   const terminal = new TestTerminal(options);
   const code = await main(['server', ...argv, '-socketPath', server.socketPath], terminal);
   return { code, stdout: terminal.stdout, stderr: terminal.stderr };
@@ -530,7 +534,12 @@ Can re-attest     : false
   });
 
   test('that expired long ago are purged; a dry run only tells', async () => {
-    const clock: Clock = { now: () => (1_552_410_266 + 3600) * 1000 + 1, monotonic: () => 0, sleep: () => Promise.resolve() };
+    const clock: AlarmClock = {
+      ...systemClock,
+      now: () => (1_552_410_266 + 3600) * 1000 + 1,
+      monotonic: () => 0,
+      sleep: () => Promise.resolve(),
+    };
     const seen: unknown[] = [];
     await using server = await startApiServer(
       api([agent('/gone'), agent('/kept'), agent('/fresh', { x509svidExpiresAt: 1_552_410_267 })], seen),
@@ -682,7 +691,7 @@ describe('bundles', () => {
 
 describe('minting', () => {
   const NOW = 1_700_000_000;
-  const clock: Clock = { now: () => NOW * 1000, monotonic: () => 0, sleep: () => Promise.resolve() };
+  const clock: AlarmClock = { ...systemClock, now: () => NOW * 1000, monotonic: () => 0, sleep: () => Promise.resolve() };
   const token = `e30.${Buffer.from(JSON.stringify({ exp: NOW + 60 })).toString('base64url')}.x`;
   const api = (seen: unknown[] = []) => [
     service(SVIDDefinition, {

@@ -1,16 +1,16 @@
 /** A terminal for tests: keeps what was written, lends what is read. */
 import type { Terminal } from '../../cli/terminal.ts';
-import { type Clock, systemClock } from '../../spiffe/clock.ts';
+import { type AlarmClock, systemClock } from '../../spiffe/clock.ts';
 
 export class TestTerminal implements Terminal {
   stdout = '';
   stderr = '';
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly clock: Clock;
+  readonly clock: AlarmClock;
   readonly stop = new AbortController();
   readonly #stdin: string;
 
-  constructor(options: { env?: Readonly<Record<string, string>>; stdin?: string; clock?: Clock } = {}) {
+  constructor(options: { env?: Readonly<Record<string, string>>; stdin?: string; clock?: AlarmClock } = {}) {
     this.env = options.env ?? {};
     this.#stdin = options.stdin ?? '';
     this.clock = options.clock ?? systemClock;

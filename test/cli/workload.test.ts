@@ -7,12 +7,12 @@ import { fail } from '../../core/errors.ts';
 import { service } from '../../core/rpc.ts';
 import { HealthDefinition } from '../../proto/gen/grpc/health/v1/health.ts';
 import { SpiffeWorkloadAPIDefinition, type X509SVIDResponse } from '../../proto/gen/spiffe/workload/workload.ts';
-import { type Clock, systemClock } from '../../spiffe/clock.ts';
+import { type AlarmClock, systemClock } from '../../spiffe/clock.ts';
 import { NOW_MS, testCertificate, testRoot } from '../fakes/ca.ts';
 import { startApiServer } from './api-server.ts';
 import { TestTerminal } from './terminal.ts';
 
-const clock: Clock = { now: () => NOW_MS, monotonic: () => 0, sleep: (_, signal) => systemClock.sleep(0, signal) };
+const clock: AlarmClock = { ...systemClock, now: () => NOW_MS, monotonic: () => 0, sleep: (_, signal) => systemClock.sleep(0, signal) };
 
 async function run(agent: { socketPath: string }, argv: readonly string[]) {
   const terminal = new TestTerminal({ clock });

@@ -1,12 +1,12 @@
 /** A clock that stands still until a test moves it. */
-import type { Clock } from '../../spiffe/clock.ts';
+import type { AlarmClock } from '../../spiffe/clock.ts';
 
 interface Waiter {
   readonly at: number;
   readonly wake: () => void;
 }
 
-export class FakeClock implements Clock {
+export class FakeClock implements AlarmClock {
   #now: number;
   #monotonic = 0;
   #waiters: Waiter[] = [];
@@ -68,6 +68,12 @@ export class FakeClock implements Clock {
       signal?.addEventListener('abort', abort, { once: true });
       return undefined;
     });
+  }
+
+  after(ms: number, then: () => void): () => void {
+    const waiter: Waiter = { at: this.#monotonic + Math.max(0, ms), wake: then };
+    this.#waiters.push(waiter);
+    return () => void (this.#waiters = this.#waiters.filter((one) => one !== waiter));
   }
 
   #move(to: number): void {
