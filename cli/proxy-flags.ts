@@ -59,6 +59,10 @@ export const SERVER = {
   'target-status': text("URL that tells the target's health; without it, that it can be connected", '', 'url'),
   'proxy-protocol': toggle('The same as --proxy-protocol-mode=conn'),
   'proxy-protocol-mode': text('PROXY protocol v2 to the target: conn, tls or tls-full', '', 'mode'),
+  'proxy-protocol-from': list(
+    'Whoever connects from this address or network must begin with a PROXY header, v1 or v2, which is believed',
+    'network',
+  ),
   permissive: toggle('Take plain text, too, and count who still uses it: for the time of a migration'),
   'disable-authentication': toggle('Ask no client for a certificate'),
   'allow-all': toggle('Every client with a certificate that we trust may'),

@@ -2,7 +2,15 @@
 import { readFileSync } from 'node:fs';
 import { fail } from '../core/errors.ts';
 import type { Access } from '../proxy/access.ts';
-import { isLocal, parseListenAddress, parseStatusAddress, parseTargetAddress, parseTcpTarget, parseViaProxy } from '../proxy/address.ts';
+import {
+  isLocal,
+  parseListenAddress,
+  parseNetwork,
+  parseStatusAddress,
+  parseTargetAddress,
+  parseTcpTarget,
+  parseViaProxy,
+} from '../proxy/address.ts';
 import type { ProcessSettings, Quiet } from '../proxy/process-settings.ts';
 import type { IdentitySettings, ListenerSettings, PlainPeers } from '../proxy/settings.ts';
 import { parseUriPattern } from '../proxy/uri-pattern.ts';
@@ -73,6 +81,7 @@ export function readProxyFlags(typed: Typed): ProcessSettings {
     uids: takeAll('allow-uid', values['allow-uid'], parseAccount),
     gids: takeAll('allow-gid', values['allow-gid'], parseAccount),
   };
+  const proxyFrom = takeAll('proxy-protocol-from', values['proxy-protocol-from'], parseNetwork);
   const via = take('proxy', values.proxy, parseViaProxy);
   const status = take('status', values.status, parseStatusAddress);
   const targetStatus = take('target-status', values['target-status'], parseHttpUrl);
@@ -92,6 +101,7 @@ export function readProxyFlags(typed: Typed): ProcessSettings {
           mode,
           target,
           proxyProtocol: proxyProtocol as 'conn' | undefined,
+          proxyFrom: proxyFrom.length > 0 ? proxyFrom : undefined,
           permissive: values.permissive === true,
         }
       : {

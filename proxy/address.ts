@@ -71,6 +71,15 @@ const VIA: Readonly<Record<string, readonly [kind: ViaProxy['kind'], port: numbe
 };
 
 /** Whether nobody outside of this machine can be at the other end. */
+/** An address, or a network in CIDR notation, as it was written. */
+export function parseNetwork(text: string): string {
+  const [address = '', bits, more] = text.split('/');
+  const family = isIP(address);
+  if (family === 0 || more !== undefined || (bits !== undefined && !(/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))))
+    throw fail('SETTINGS_INVALID', `${JSON.stringify(text)}: expected an IP address or a network, such as 10.0.0.0/8`);
+  return text;
+}
+
 export function isLocal(address: ListenAddress): boolean {
   // who opened systemd's socket has chosen its address
   if (address.kind !== 'tcp') return true;

@@ -1,4 +1,4 @@
-/** Reaching a target for somebody who waits: until the time is over, or he has left. */
+/** What is tried for somebody who waits, such as reaching a target: until the time is over, or he has left. */
 import type { Socket } from 'node:net';
 import type { AlarmClock } from '../spiffe/clock.ts';
 import type { Reason } from './reasons.ts';
@@ -23,10 +23,14 @@ export class Attempt {
     return this.#stop.signal;
   }
 
+  get timedOut(): boolean {
+    return this.signal.aborted && this.signal.reason === TOO_LONG;
+  }
+
   /** Why it was given up; undefined when it was not. */
   get reason(): Reason | undefined {
     if (!this.signal.aborted) return undefined;
-    return this.signal.reason === LEFT ? 'CLOSED' : 'UPSTREAM_TIMEOUT';
+    return this.timedOut ? 'UPSTREAM_TIMEOUT' : 'CLOSED';
   }
 
   end(): void {

@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import type { Admission, Peer } from './access.ts';
 import type { Own, Secured } from './identity.ts';
+import type { Ends } from './proxy-protocol.ts';
 import type { Pipe } from './pipe.ts';
 import { type Fault, type Reason, REASONS } from './reasons.ts';
 
@@ -22,7 +23,9 @@ export class Connection {
   /** From a clock that never jumps. */
   readonly started: number;
   /** Who connected: `IP:port`, or `unix`. */
-  readonly from: string;
+  from: string;
+  /** Who stands between: the address that a PROXY header came from. */
+  via: string | undefined;
   /** Where to: as the settings name it. */
   readonly target: string;
   peer: Peer | undefined;
@@ -54,9 +57,13 @@ export class Connection {
     this.startedMs = about.startedMs;
     this.started = about.started;
     this.target = about.target;
-    const { remoteAddress, remotePort } = about.socket;
-    this.from =
-      remoteAddress === undefined ? 'unix' : `${remoteAddress.includes(':') ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
+    this.from = remoteText(about.socket);
+  }
+
+  /** What a PROXY header has told. */
+  comesFrom(ends: Ends): void {
+    this.via = this.from;
+    this.from = remoteText(ends);
   }
 
   /** What the handshake has shown. */
@@ -91,4 +98,9 @@ export interface Observer {
   opened?(connection: Connection): void;
   /** It is over: `opened` says whether it ever was more than an attempt, `reason` why it ended. */
   ended?(connection: Connection): void;
+}
+
+function remoteText({ remoteAddress, remotePort }: Ends): string {
+  if (remoteAddress === undefined) return 'unix';
+  return `${remoteAddress.includes(':') ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
 }

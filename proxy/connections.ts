@@ -5,13 +5,17 @@ import type { Socket } from 'node:net';
 import type { Reason } from './reasons.ts';
 import type { Limits } from './settings.ts';
 
+/** Each holds a descriptor: in the kernel's queue they would not, but nothing of a Node server leaves them there. */
+const MAX_WAITING = 1_024;
+
 export class Connections {
   readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #observers: readonly Observer[];
   readonly #all = new Map<Connection, Socket>();
   readonly #perId = new Map<string, number>();
-  readonly #room = new Set<() => void>();
+  /** Accepted, unread, and what takes them up. */
+  readonly #waiting = new Map<Socket, () => void>();
   #last = 0;
   #second = 0;
   #inSecond = 0;
@@ -31,10 +35,12 @@ export class Connections {
     return this.#limits.maxConnections > 0 && this.#all.size >= this.#limits.maxConnections;
   }
 
-  /** Called once, when there is room again. */
-  onRoom(listener: () => void): void {
-    if (this.full) this.#room.add(listener);
-    else listener();
+  /** `take` is called when there is room again. False: too many wait for that already. */
+  wait(socket: Socket, take: () => void): boolean {
+    if (this.#waiting.size >= MAX_WAITING) return false;
+    this.#waiting.set(socket, take);
+    socket.once('close', () => this.#waiting.delete(socket));
+    return true;
   }
 
   [Symbol.iterator](): IterableIterator<Connection> {
@@ -97,15 +103,17 @@ export class Connections {
       else this.#perId.delete(name);
     }
     this.#tell((observer) => observer.ended?.(connection));
-    if (this.#room.size > 0 && !this.full) {
-      const waiting = [...this.#room];
-      this.#room.clear();
-      for (const one of waiting) one();
+    for (const [socket, take] of this.#waiting) {
+      if (this.full) return;
+      this.#waiting.delete(socket);
+      take();
     }
   }
 
-  /** Ends at once what has not been joined yet: handshakes, and targets that are being connected. */
+  /** Ends at once what has not been joined yet: who waits for room, handshakes, and targets that are being connected. */
   endUnopened(reason: Reason): void {
+    for (const socket of this.#waiting.keys()) socket.destroy();
+    this.#waiting.clear();
     for (const [connection, socket] of [...this.#all]) {
       if (connection.opened) continue;
       connection.reason ??= reason;

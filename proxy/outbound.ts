@@ -79,6 +79,13 @@ export class Outbound {
     return relay.join(connection, socket, target);
   }
 
+  /** One more than there may be. */
+  turnAway(socket: Socket): void {
+    const { connections, relay, settings } = this.#parts;
+    const connection = connections.begin({ listener: settings.name, mode: 'client', socket, target: this.#target });
+    relay.refuse(connection, 'LIMIT_CONNECTIONS', undefined, socket);
+  }
+
   recheck(): Promise<void> {
     return this.#dialler.recheck();
   }

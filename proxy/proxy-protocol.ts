@@ -1,5 +1,5 @@
 /** PROXY protocol, version 2, towards a target: who is at the other end of the TLS connection (haproxy's proxy-protocol.txt §2.2). */
-import { isIPv6 } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Secured } from './identity.ts';
 
@@ -14,9 +14,26 @@ const TYPE = {
   spiffeId: 0xd0,
 } as const;
 
-/** @param how `conn`: addresses alone; `tls`: with what TLS has agreed on and the SPIFFE ID; `tls-full`: with the client's certificate. Throws for an address that it can't write. */
-export function proxyHeader(how: 'conn' | 'tls' | 'tls-full', socket: TLSSocket, { peer }: Pick<Secured, 'peer'>): Buffer {
-  const addresses = addressesOf(socket);
+/** Both ends of a connection, named as a socket does; without addresses over a UNIX socket. */
+export type Ends = Partial<Pick<Socket, 'remoteAddress' | 'remotePort' | 'localAddress' | 'localPort'>>;
+
+/** Addresses alone. Throws for an address that it can't write. */
+export function plainProxyHeader(ends: Ends): Buffer {
+  return header(addressesOf(ends), []);
+}
+
+/**
+ * @param how `conn`: addresses alone; `tls`: with what TLS has agreed on and the SPIFFE ID; `tls-full`: with the client's certificate.
+ * @param ends where the socket's own are not those of the client
+ * Throws for an address that it can't write.
+ */
+export function proxyHeader(
+  how: 'conn' | 'tls' | 'tls-full',
+  socket: TLSSocket,
+  { peer }: Pick<Secured, 'peer'>,
+  ends: Ends = socket,
+): Buffer {
+  const addresses = addressesOf(ends);
   const tlvs: Buffer[] = [];
   if (how !== 'conn') {
     if (socket.alpnProtocol) tlvs.push(tlv(TYPE.alpn, Buffer.from(socket.alpnProtocol)));
@@ -34,6 +51,10 @@ export function proxyHeader(how: 'conn' | 'tls' | 'tls-full', socket: TLSSocket,
     tlvs.push(tlv(TYPE.ssl, Buffer.concat([Buffer.from([flags, 0, 0, 0, 0]), ...inner])));
     if (peer?.id) tlvs.push(tlv(TYPE.spiffeId, Buffer.from(String(peer.id))));
   }
+  return header(addresses, tlvs);
+}
+
+function header(addresses: ReturnType<typeof addressesOf>, tlvs: readonly Buffer[]): Buffer {
   const body = Buffer.concat([addresses.bytes, ...tlvs]);
   if (body.length > 0xffff) throw new RangeError(`a PROXY header of ${body.length} bytes: 65535 at most`);
   const length = Buffer.alloc(2);
@@ -49,7 +70,7 @@ function tlv(type: number, value: Buffer): Buffer {
   return Buffer.concat([head, value]);
 }
 
-function addressesOf({ remoteAddress, remotePort, localAddress, localPort }: TLSSocket): {
+function addressesOf({ remoteAddress, remotePort, localAddress, localPort }: Ends): {
   readonly family: number;
   readonly bytes: Buffer;
 } {
@@ -58,7 +79,7 @@ function addressesOf({ remoteAddress, remotePort, localAddress, localPort }: TLS
   const ports = Buffer.alloc(4);
   ports.writeUInt16BE(remotePort ?? 0, 0);
   ports.writeUInt16BE(localPort ?? 0, 2);
-  const v6 = isIPv6(remoteAddress) && !isMapped(remoteAddress);
+  const v6 = [remoteAddress, localAddress].some((address) => isIPv6(address) && !isMapped(address));
   const write = v6 ? ipv6Bytes : ipv4Bytes;
   return { family: v6 ? 0x21 : 0x11, bytes: Buffer.concat([write(remoteAddress), write(localAddress), ports]) };
 }
@@ -78,7 +99,12 @@ function ipv4Bytes(address: string): Buffer {
 
 /** As the kernel writes it: no zone matters to the target. */
 function ipv6Bytes(address: string): Buffer {
-  const [left = '', right] = (address.split('%')[0] ?? '').split('::');
+  if (!isIPv6(address)) return ipv6Bytes(`::ffff:${address}`);
+  // the last four bytes may be written as IPv4
+  const hex = (address.split('%')[0] ?? '').replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...bytes: string[]) =>
+    [bytes.slice(0, 2), bytes.slice(2, 4)].map(([high, low]) => (Number(high) * 256 + Number(low)).toString(16)).join(':'),
+  );
+  const [left = '', right] = hex.split('::');
   const words = (text: string) => (text === '' ? [] : text.split(':').map((word) => Number.parseInt(word, 16)));
   const head = words(left);
   const tail = right === undefined ? [] : words(right);

@@ -173,11 +173,7 @@ export class Proxy {
     socket.on('error', () => {});
     if (!this.connections.full) return void relay.accept(socket);
     // it waits, unread, until another has ended
-    let gone = false;
-    socket.once('close', () => (gone = true));
-    this.connections.onRoom(() => {
-      if (!gone && !socket.destroyed) this.#accept(socket, relay);
-    });
+    if (!this.connections.wait(socket, () => void relay.accept(socket))) relay.turnAway(socket);
   }
 
   /** An intention has a source and a destination: who of both ends we are depends on the way. */

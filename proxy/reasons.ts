@@ -12,6 +12,11 @@ export const REASONS = {
   CLOSED: { fault: 'none', words: 'both sides have ended', firstCheck: 'nothing is wrong' },
   RESET: { fault: 'none', words: 'one side was reset', firstCheck: 'the log of the program at that side' },
   SHUTDOWN: { fault: 'none', words: 'the proxy was stopped', firstCheck: 'who stopped it; --shutdown-timeout' },
+  PROXY_HEADER: {
+    fault: 'client',
+    words: 'whoever stands before us did not say for whom he connects',
+    firstCheck: 'whether it is set to send the PROXY protocol; --proxy-protocol-from',
+  },
   TLS_HANDSHAKE: {
     fault: 'client',
     words: 'the TLS handshake failed',

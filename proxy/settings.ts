@@ -62,6 +62,8 @@ export interface InboundSettings extends Common {
   readonly authenticate: boolean;
   /** PROXY protocol v2 towards the target; undefined: none. */
   readonly proxyProtocol?: 'conn' | 'tls' | 'tls-full' | undefined;
+  /** Whose PROXY header is believed, and demanded: addresses, or networks in CIDR notation. Nobody else's is read. */
+  readonly proxyFrom?: readonly string[] | undefined;
   /** Both TLS and plain text are taken on this port, for the time of a migration. */
   readonly permissive?: boolean | undefined;
 }

@@ -87,7 +87,7 @@ describe('every command', () => {
       const terminal = new TestTerminal();
       expect(await main([...words.split(' '), '--help'], terminal)).toBe(0);
       expect(terminal.stdout).toMatch(new RegExp(`^Usage: warifu ${words} \\[flags\\](?: [A-Z]+)*\\n`));
-      expect(terminal.stdout).toMatch(/^ {2}-\w+/m);
+      expect(terminal.stdout).toMatch(/^ {2}--?\w+/m);
       expect(summary).not.toBe('');
     });
   }

@@ -203,6 +203,9 @@ const TABLE: readonly Row[] = [
     '--allow-gid needs --listen unix:PATH',
     words(`--listen unix:/run/a.sock ${CL} --allow-gid 5`),
   ),
+  server_('--proxy-protocol-from lb', '--proxy-protocol-from: "lb": expected an IP address or a network', '--proxy-protocol-from ::1'),
+  server_('--proxy-protocol-from 10.0.0.0/33', '--proxy-protocol-from: "10.0.0.0/33"', '--proxy-protocol-from 10.0.0.0/32'),
+  server_('--proxy-protocol-from ::/129', '--proxy-protocol-from: "::/129"', '--proxy-protocol-from ::/0 --proxy-protocol-from 10.0.0.1'),
   client_('--allow-uid root', '--allow-uid: "root": expected a number', '--allow-uid 0'),
   client_('--allow-uid 4294967295', '--allow-uid: ', '--allow-uid 4294967294'),
 
@@ -439,7 +442,7 @@ describe('what becomes of the flags', () => {
          --max-conns-per-id 8 --max-handshakes-per-second 9 --tcp-keepalive 0s --use-workload-api-timeout 0s --hint h --rotation=keep --intentions i.json
          --status https://localhost:1 --enable-pprof --enable-shutdown --target-status http://localhost/h --metrics-graphite g:2003 --metrics-url http://m
          --metrics-prefix p --metrics-interval 5s --quiet conns --quiet conn-errs --access-log errors --log-format json --syslog --workers 3
-         --proxy-protocol-mode tls --permissive --disable-landlock`.replaceAll('\n', ' '),
+         --proxy-protocol-mode tls --proxy-protocol-from 10.0.0.0/8 --permissive --disable-landlock`.replaceAll('\n', ' '),
       ),
     );
     const { listeners, ...proxy } = settings.proxy;
@@ -452,6 +455,7 @@ describe('what becomes of the flags', () => {
       target: { kind: 'unix', path: '/run/web.sock' },
       authenticate: true,
       proxyProtocol: 'tls',
+      proxyFrom: ['10.0.0.0/8'],
       permissive: true,
     });
     expect({ ...access, uris: access.uris.map(({ text }) => text) }).toEqual({

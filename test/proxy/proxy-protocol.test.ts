@@ -38,6 +38,12 @@ describe('conn: addresses alone', () => {
       `${SIGNATURE}21210024${'fe800000000000000000000000000001'}${'00010002000300040005000600070008'}00010002`,
     );
   });
+  test('IPv6 whose end is written as IPv4, and one end of each family', () => {
+    const v6 = { remoteAddress: '64:ff9b::192.0.2.1', remotePort: 1, localAddress: '::ffff:192.0.2.2', localPort: 2 };
+    const bytes = `${SIGNATURE}21210024${'0064ff9b0000000000000000c0000201'}${'00000000000000000000ffffc0000202'}00010002`;
+    expect(proxyHeader('conn', socket(v6), { peer: undefined }).toString('hex')).toBe(bytes);
+    expect(proxyHeader('conn', socket({ ...v6, localAddress: '192.0.2.2' }), { peer: undefined }).toString('hex')).toBe(bytes);
+  });
   test('UNIX: both names are empty', () => {
     expect(proxyHeader('conn', socket({}), { peer: undefined }).toString('hex')).toBe(`${SIGNATURE}213100d8${'00'.repeat(216)}`);
   });
