@@ -4,7 +4,7 @@ import type { IntentionFile } from '../core/intention-file.ts';
 import type { Log } from '../core/log.ts';
 import type { AlarmClock } from '../spiffe/clock.ts';
 import { SpiffeError } from '../spiffe/errors.ts';
-import { admit } from './access.ts';
+import { type Access, admit } from './access.ts';
 import type { Observer } from './connection.ts';
 import { Connections } from './connections.ts';
 import type { Admit, Identity } from './identity.ts';
@@ -34,7 +34,7 @@ export interface ProxyParts {
 interface Served {
   readonly settings: ListenerSettings;
   readonly listening: Listening;
-  readonly recheck: () => Promise<void>;
+  readonly relay: Inbound | Outbound;
 }
 
 export class Proxy {
@@ -42,6 +42,8 @@ export class Proxy {
   readonly #parts: ProxyParts;
   readonly #relay: Relay;
   readonly #served: Served[] = [];
+  /** By the name of the listener: what may change while it listens. */
+  readonly #access = new Map<string, Access>();
   readonly #offs: (() => void)[] = [];
   #state: ProxyState = 'initializing';
   #lastReloadMs: number | undefined;
@@ -91,7 +93,18 @@ export class Proxy {
 
   /** Judges the peers of all connections anew. */
   async recheck(): Promise<void> {
-    await Promise.all(this.#served.map((one) => one.recheck()));
+    await Promise.all(this.#served.map(({ relay }) => relay.recheck()));
+  }
+
+  /** From now on these say who may, and where plain text is taken; listeners are known by their names, and nothing else of them is looked at. */
+  async adjust(listeners: readonly ListenerSettings[]): Promise<void> {
+    for (const { settings, relay } of this.#served) {
+      const next = listeners.find(({ name, mode }) => name === settings.name && mode === settings.mode);
+      if (!next) continue;
+      this.#access.set(next.name, next.access);
+      if (relay instanceof Inbound && next.mode === 'server') relay.permissive = next.permissive ?? false;
+    }
+    await this.recheck();
   }
 
   /** Reads files again; what is broken is told in the log, and what was read before stays in use. While it stops, nothing. */
@@ -165,7 +178,7 @@ export class Proxy {
     const asked = settings.mode === 'client' && (settings.plainPeers.uids.length > 0 || settings.plainPeers.gids.length > 0);
     const how = { ...listenParts, allowHalfOpen: settings.mode === 'client', unixMode: asked ? 0o666 : 0o600 };
     const listening = await listen(settings.listen, how, (socket) => this.#accept(socket, relay));
-    return { settings, listening, recheck: () => relay.recheck() };
+    return { settings, listening, relay };
   }
 
   #accept(socket: Socket, relay: Inbound | Outbound): void {
@@ -185,7 +198,7 @@ export class Proxy {
         settings.mode === 'server'
           ? { ...(peer.id && { source: peer.id }), ...(own && { destination: own }) }
           : { ...(own && { source: own }), ...(peer.id && { destination: peer.id }) };
-      return admit(settings.access, peer, ends, intentions?.intentions);
+      return admit(this.#access.get(settings.name) ?? settings.access, peer, ends, intentions?.intentions);
     };
   }
 }

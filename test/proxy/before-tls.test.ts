@@ -239,6 +239,25 @@ describe('PX-29 a permissive port', () => {
     expect(behind.sockets).toHaveLength(0);
   });
 
+  test('becomes strict without a restart: plain text that is open ends, TLS goes on; and permissive again', async () => {
+    const behind = await backend();
+    const inbound = await server(behind.port, memorySource('/db'), { permissive: true });
+    const [plain, tls] = [await dial(inbound.port), await dial((await client(inbound.port, memorySource('/web'))).port)];
+    for (const socket of [plain, tls]) {
+      socket.write('1');
+      await once(socket, 'data');
+    }
+    const heard = hear(plain);
+    await inbound.proxy.adjust([{ ...inbound.settings, permissive: false }]);
+    expect(await heard).toMatchObject({ said: '' });
+    expect(await inbound.end()).toMatchObject({ plaintext: true, reason: 'POLICY_CHANGED' });
+    expect(await ask(inbound.port, 'plain')).toBe('');
+    tls.write('2');
+    expect(String((await once(tls, 'data'))[0])).toBe('2');
+    await inbound.proxy.adjust([{ ...inbound.settings, permissive: true }]);
+    expect(await ask(inbound.port, 'plain')).toBe('plain');
+  });
+
   test('behind one whose PROXY header is believed, both', async () => {
     const behind = await backend();
     const inbound = await server(behind.port, memorySource('/db'), { permissive: true, proxyFrom: ['127.0.0.1'] });
@@ -250,6 +269,24 @@ describe('PX-29 a permissive port', () => {
     tls.write(v1(V1_LINE));
     expect(await overTls(tls, 'hello')).toBe('hello');
   });
+});
+
+test('other access flags than before: connections that they forbid end, and nobody new of those comes in', async () => {
+  const behind = await backend();
+  const inbound = await server(behind.port, memorySource('/db'));
+  const outbound = await client(inbound.port, memorySource('/web'));
+  const socket = await dial(outbound.port);
+  socket.write('1');
+  await once(socket, 'data');
+  // another listener's rules are not its own
+  await inbound.proxy.adjust([{ ...inbound.settings, name: 'other', access: NOBODY }]);
+  socket.write('2');
+  expect(String((await once(socket, 'data'))[0])).toBe('2');
+  const heard = hear(socket);
+  await inbound.proxy.adjust([{ ...inbound.settings, access: NOBODY }]);
+  await heard;
+  expect(await inbound.end()).toMatchObject({ reason: 'POLICY_CHANGED' });
+  expect(await ask(outbound.port, 'again')).toBe('');
 });
 
 test('PX-12 more than 1,024 that wait for room are turned away, and those that wait are served in turn', async () => {

@@ -25,7 +25,8 @@ export function identityOf(source: X509MemorySource, clock: Clock = systemClock)
   return new WorkloadIdentity(source, clock);
 }
 
-export interface Running {
+export interface Running<S extends InboundSettings | OutboundSettings = InboundSettings | OutboundSettings> {
+  readonly settings: S;
   readonly proxy: Proxy;
   readonly port: number;
   /** Every connection that has ended, the newest last. */
@@ -43,7 +44,11 @@ export type Change = Partial<Omit<ProxyParts, 'settings'>> & {
 const TIMEOUTS: Timeouts = { connectMs: 10_000, closeMs: 60_000, lifetimeMs: 0, idleMs: 0, shutdownMs: 5_000, keepAliveMs: 0 };
 const LIMITS: Limits = { maxConnections: 0, maxConnectionsPerId: 0, maxHandshakesPerSecond: 0 };
 
-async function run(listener: InboundSettings | OutboundSettings, identity: ProxyParts['identities'], change: Change): Promise<Running> {
+async function run<S extends InboundSettings | OutboundSettings>(
+  listener: S,
+  identity: ProxyParts['identities'],
+  change: Change,
+): Promise<Running<S>> {
   const ended: Connection[] = [];
   const waiting = new Set<() => void>();
   const { timeouts, limits, keepConnections = false, ...parts } = change;
@@ -79,6 +84,7 @@ async function run(listener: InboundSettings | OutboundSettings, identity: Proxy
   const force = AbortSignal.abort();
   onTestFinished(async () => void (await proxy.stop(force)));
   return {
+    settings: listener,
     proxy,
     port: proxy.listening[0]?.port ?? 0,
     ended,
@@ -102,7 +108,12 @@ const LOOPBACK = { kind: 'tcp', host: '127.0.0.1', port: 0 } as const;
 const to = (port: number) => ({ kind: 'tcp', host: '127.0.0.1', port }) as const;
 
 /** TLS in, plain out to `port`. */
-export function server(port: number, source: X509MemorySource, more: Partial<InboundSettings> = {}, change: Change = {}): Promise<Running> {
+export function server(
+  port: number,
+  source: X509MemorySource,
+  more: Partial<InboundSettings> = {},
+  change: Change = {},
+): Promise<Running<InboundSettings>> {
   const settings: InboundSettings = {
     mode: 'server',
     name: 'in',
@@ -122,7 +133,7 @@ export function client(
   source: X509MemorySource,
   more: Partial<OutboundSettings> = {},
   change: Change = {},
-): Promise<Running> {
+): Promise<Running<OutboundSettings>> {
   const settings: OutboundSettings = {
     mode: 'client',
     name: 'out',
