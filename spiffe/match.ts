@@ -13,7 +13,7 @@ export function matchAny(): Matcher {
   return () => {};
 }
 
-/** @param id a SPIFFE ID, or its text; throws ID_INVALID at once when it is none. */
+/** This one and no other. @param id a SPIFFE ID, or its text; throws ID_INVALID at once when it is none. */
 export function matchId(id: SpiffeId | string): Matcher {
   const wanted = idOf(id);
   return (seen) => {
@@ -30,7 +30,7 @@ export function matchOneOf(...ids: readonly (SpiffeId | string)[]): Matcher {
   };
 }
 
-/** @param trustDomain its name, such as `example.org`. Throws ID_INVALID at once when it is none. */
+/** Every SPIFFE ID of this trust domain. @param trustDomain its name, such as `example.org`. Throws ID_INVALID at once when it is none. */
 export function memberOf(trustDomain: TrustDomain | string): Matcher {
   const wanted = typeof trustDomain === 'string' ? TrustDomain.parse(trustDomain) : trustDomain;
   return (seen) => {

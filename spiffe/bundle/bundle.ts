@@ -16,7 +16,7 @@ function invalid(reason: Reason, why: string): SpiffeError {
   return new SpiffeError('BUNDLE_INVALID', reason, why);
 }
 
-/** @param key a public or private key, or a SubjectPublicKeyInfo. Throws BUNDLE_INVALID for a kind of key that JWT-SVIDs cannot use. */
+/** A key as an authority of a bundle. @param key a public or private key, or a SubjectPublicKeyInfo. Throws BUNDLE_INVALID for a kind of key that JWT-SVIDs cannot use. */
 export function jwtAuthority(keyId: string, key: KeyObject | Uint8Array): JwtAuthority {
   return under('BUNDLE_INVALID', `JWT authority ${JSON.stringify(keyId.slice(0, 200))}`, () => {
     if (keyId === '') throw invalid('BUNDLE_KID_MISSING', 'the key id is empty');
@@ -80,7 +80,7 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
     return under('BUNDLE_INVALID', `bundle of ${trustDomain}`, () => Bundle.fromDocument(trustDomain, readDocument(json)));
   }
 
-  /** The same from a document that is part of a larger one. */
+  /** The same from a document that is part of a larger one. Throws BUNDLE_INVALID. */
   static fromDocument(trustDomain: TrustDomain, document: JsonObject): Bundle {
     const keys = readKeys(document);
     const sequence = document['spiffe_sequence'];
@@ -114,7 +114,7 @@ export class Bundle implements X509BundleSource, JwtBundleSource {
     return this.trustDomain.equals(trustDomain) ? this.jwt : undefined;
   }
 
-  /** The same bundle with other fields. */
+  /** The same bundle with other fields. Throws as the constructor. */
   with(fields: BundleFields): Bundle {
     return new Bundle(this.trustDomain, {
       x509Authorities: fields.x509Authorities ?? this.x509.authorities,

@@ -90,7 +90,10 @@ export interface WebTlsOptions extends Pem, VerdictOn {
   readonly minVersion: 'TLSv1.2';
 }
 
-/** The same towards a server with a certificate of the Web PKI or of a company, judged by its authority, dates and the host's name. We show our X.509-SVID. */
+/**
+ * The same towards a server with a certificate of the Web PKI or of a company, judged by its authority, dates and the host's name. We show our X.509-SVID.
+ * Throws REQUEST_INVALID when something is missing from the settings.
+ */
 export function webTlsOptions(source: X509Identity, settings: WebTlsOptionsSettings = {}): WebTlsOptions {
   const anchors = new Anchors(source, settings);
   const { roots } = settings;

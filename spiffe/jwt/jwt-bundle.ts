@@ -38,7 +38,7 @@ export class JwtAuthority {
     return made;
   }
 
-  /** The same; undefined for a kind of key that readers pass over. */
+  /** The same; undefined for a kind of key that readers pass over. Throws BUNDLE_INVALID. */
   static ofKnownKind(keyId: string, jwk: JsonObject): JwtAuthority | undefined {
     const read = readJwk(jwk);
     if (!read) return undefined;

@@ -35,7 +35,7 @@ const CHALLENGE = 'X509-SVID realm="spiffe"';
 
 /**
  * Lets through requests of a TLS peer whose X.509-SVID was verified by `spiffe/tls`, has not expired since, and whose identity `matcher` allows.
- * Connections that were not verified there, plain ones too, have no caller.
+ * Connections that were not verified there, plain ones too, have no caller. Throws REQUEST_INVALID at once for proxies that are no matcher.
  */
 export function requireSpiffeId(matcher: Matcher, options?: RequireSpiffeIdOptions & { readonly forwarded?: undefined }): Guard<X509Caller>;
 export function requireSpiffeId(matcher: Matcher, options: RequireSpiffeIdOptions): Guard<X509Caller | ForwardedCaller>;

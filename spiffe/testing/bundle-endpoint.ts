@@ -79,7 +79,7 @@ export class FakeBundleEndpoint {
     });
   }
 
-  /** One that listens. Who starts it closes it. */
+  /** One that listens. Who starts it closes it. Throws TypeError when it has neither a certificate nor an SVID to show. */
   static async start(options: FakeBundleEndpointOptions): Promise<FakeBundleEndpoint> {
     const fake = new FakeBundleEndpoint(options);
     await new Promise<void>((resolve, reject) => {
@@ -158,7 +158,7 @@ export class FakeBundleEndpoint {
     };
   }
 
-  /** New connections of an `https_spiffe` endpoint see this SVID. */
+  /** New connections of an `https_spiffe` endpoint see this SVID. Throws TypeError at an `https_web` endpoint. */
   rotate(svid: X509Svid): void {
     if (!this.#tls) throw new TypeError('the fake bundle endpoint shows the certificate of a web site, not an X.509-SVID');
     this.#tls.rotate(svid);

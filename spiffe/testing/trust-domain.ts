@@ -130,7 +130,7 @@ export class EphemeralTrustDomain {
     return new EphemeralTrustDomain(typeof name === 'string' ? TrustDomain.parse(name) : name, options);
   }
 
-  /** @param path with its leading slash */
+  /** @param path with its leading slash. Throws ID_INVALID. */
   id(path: string): SpiffeId {
     return SpiffeId.of(this.trustDomain, path);
   }

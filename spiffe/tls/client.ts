@@ -87,7 +87,7 @@ export class TlsClient {
   }
 }
 
-/** One connection, verified and authorized: data may be written at once. Who asks for it ends it. */
+/** One connection, verified and authorized: data may be written at once. Who asks for it ends it. Throws REQUEST_INVALID when something is missing, else as `TlsClient.connect`. */
 export function connectSpiffe(options: TlsClientSettings & Dial): Promise<TLSSocket> {
   return new TlsClient(options).connect(options);
 }

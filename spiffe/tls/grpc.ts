@@ -18,7 +18,7 @@ import { type TlsPeer, tlsPeer } from './tls.ts';
 
 const ALPN = ['h2'] as const;
 
-/** For `new Client(target, grpcChannelCredentials(…))`. The server is verified and authorized before a call is sent, at each connection anew. Composes with call credentials. */
+/** For `new Client(target, grpcChannelCredentials(…))`. The server is verified and authorized before a call is sent, at each connection anew. Composes with call credentials. Throws REQUEST_INVALID when something is missing. */
 export function grpcChannelCredentials(settings: TlsClientSettings): ChannelCredentials {
   const client = new TlsClient(settings);
   return tlsCredentials((socket, host) => client.connect({ host, port: 0, socket, alpn: ALPN }));
@@ -44,6 +44,7 @@ type Told = Metadata & { [PEER]?: TlsPeer };
 /**
  * Listens for a server of grpc-js: instead of `bindAsync`, whose TLS knows one set of authorities only. `grpcPeer(call)` tells who calls. A connection that is to
  * end gets GOAWAY: calls under way end well, new ones come on another. Listen and close as any server of node:net; `server.tryShutdown` ends the calls.
+ * Throws REQUEST_INVALID when something is missing.
  */
 export function grpcListener(server: Server, settings: TlsServerSettings): TcpServer {
   const listener = createServer({ pauseOnConnect: true });

@@ -23,7 +23,7 @@ export type Http2ServerSettings = TlsServerSettings & {
 
 /**
  * A genuine server of node:http2, fed with verified connections. `tlsPeer` tells who asks, of a session, a stream or a request. A connection that is to end
- * gets GOAWAY: its streams end well, and new ones are opened on another.
+ * gets GOAWAY: its streams end well, and new ones are opened on another. Throws REQUEST_INVALID when something is missing.
  */
 export function createHttp2Server(settings: Http2ServerSettings, onRequest?: Parameters<typeof createServer>[1]): Http2Server {
   const server = createServer(settings.http2 ?? {}, onRequest);
@@ -48,7 +48,7 @@ export function createHttp2Server(settings: Http2ServerSettings, onRequest?: Par
 /**
  * A session with a verified server; `tlsPeer(session)` tells which. Before an SVID ends the session takes no new streams, ends when those that there are have
  * ended, and emits `close`: the next one is for the caller to open. Who opens it closes it.
- * @param url `https://host:port`
+ * @param url `https://host:port`. Throws TypeError for another URL, REQUEST_INVALID when something is missing from the settings, else as `TlsClient.connect`.
  */
 export async function connectHttp2(
   url: string | URL,

@@ -24,7 +24,7 @@ export function endpointFromEnv(environment: Readonly<Record<string, string | un
   return parse(text, ENDPOINT_VARIABLE);
 }
 
-/** @param text such as `unix:///run/agent/api.sock` or `tcp://127.0.0.1:8000`. Throws REQUEST_INVALID. */
+/** An address as the specification writes it. @param text such as `unix:///run/agent/api.sock` or `tcp://127.0.0.1:8000`. Throws REQUEST_INVALID. */
 export function parseEndpoint(text: string): Endpoint {
   return parse(text, 'Workload API address');
 }

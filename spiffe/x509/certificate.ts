@@ -230,10 +230,12 @@ export class Certificate implements SubjectAltNames {
     return nameText(readName(this.subject));
   }
 
+  /** As `subjectText`. */
   get issuerText(): string {
     return nameText(readName(this.issuer));
   }
 
+  /** Each part of the subject, for what `subjectText` leaves out. */
   get subjectName(): Name {
     return readName(this.subject);
   }

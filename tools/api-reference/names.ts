@@ -18,6 +18,8 @@ export interface Member {
   readonly signature: string;
   /** `name?`: it may be left out. */
   readonly optional: boolean;
+  /** Its body throws, or calls what does. */
+  readonly refuses: boolean;
   readonly doc: Doc;
 }
 
@@ -31,6 +33,8 @@ export interface Named {
   readonly heritage: readonly string[];
   /** What is shown as it is written: of functions each overload; of types the whole. */
   readonly code: string;
+  /** Of functions: the body throws, or calls what does. */
+  readonly refuses: boolean;
   /** Of classes and interfaces. */
   readonly members: readonly Member[];
   /** Types of ours in its signatures, by `keyOf`. */
@@ -80,6 +84,8 @@ class Reader {
   readonly #checker: Checker;
   /** Each declaration is one value, also where types speak of each other. */
   readonly #known = new Map<string, Named>();
+  /** By where a declaration stands. While its own body is looked at: false. */
+  readonly #refusing = new Map<string, boolean>();
 
   constructor(project: Project) {
     this.#project = project;
@@ -121,24 +127,32 @@ class Reader {
     return made;
   }
 
-  #describe(symbol: Known, first: Declaration, all: readonly Declaration[]): Pick<Named, 'kind' | 'heritage' | 'code' | 'members'> {
+  #describe(
+    symbol: Known,
+    first: Declaration,
+    all: readonly Declaration[],
+  ): Pick<Named, 'kind' | 'heritage' | 'code' | 'refuses' | 'members'> {
     if (ast.isClassDeclaration(first) || ast.isInterfaceDeclaration(first)) {
       const members = withoutImplementation([...first.members].filter(isPublic));
       return {
         kind: ast.isClassDeclaration(first) ? 'class' : 'interface',
         heritage: (first.heritageClauses ?? []).map((clause) => clause.getText()),
         code: '',
+        refuses: false,
         members: members.map((one) => ({
           name: memberName(one),
           signature: memberSignature(one, symbol.name),
           optional: /^\w+\?/.test(one.getText().replace(/^(?:readonly |override )*/, '')),
+          refuses: this.#refuses(one),
           doc: commentOf(one),
         })),
       };
     }
-    const none = { heritage: [], members: [] };
-    if (ast.isFunctionDeclaration(first))
-      return { kind: 'function', ...none, code: all.map((one) => `function ${head(one, one.name)}`).join('\n') };
+    const none = { heritage: [], refuses: false, members: [] };
+    if (ast.isFunctionDeclaration(first)) {
+      const refuses = symbol.declarations.some((handle) => this.#refuses(handle.resolve(this.#project)));
+      return { kind: 'function', ...none, code: all.map((one) => `function ${head(one, one.name)}`).join('\n'), refuses };
+    }
     if (ast.isTypeAliasDeclaration(first)) return { kind: 'type', ...none, code: `type ${head(first, first.name)}` };
     const type = this.#checker.getTypeOfSymbol(symbol);
     return { kind: 'const', ...none, code: `const ${symbol.name}: ${type ? this.#checker.typeToString(type) : 'unknown'}` };
@@ -153,6 +167,43 @@ class Reader {
     if (symbol && this.#isOurs(symbol)) found.push(this.#named(symbol));
     node.forEachChild((child) => void found.push(...this.#mentioned(child)));
     return found;
+  }
+
+  #refuses(declaration: ast.Node | undefined): boolean {
+    const body = declaration && bodyOf(declaration);
+    if (!body) return false;
+    const key = `${body.getSourceFile().fileName} ${body.pos}`;
+    const known = this.#refusing.get(key);
+    if (known !== undefined) return known;
+    this.#refusing.set(key, false);
+    const refuses = this.#throws(body);
+    this.#refusing.set(key, refuses);
+    return refuses;
+  }
+
+  /** What is caught, and what functions inside do when they are called some day, does not count. */
+  #throws(node: ast.Node): boolean {
+    if (ast.isThrowStatement(node)) return true;
+    if (ast.isTryStatement(node) && node.catchClause)
+      return this.#throws(node.catchClause) || (node.finallyBlock !== undefined && this.#throws(node.finallyBlock));
+    if (bodyOf(node)) return false;
+    if ((ast.isCallExpression(node) || ast.isNewExpression(node)) && this.#called(node.expression).some((one) => this.#refuses(one)))
+      return true;
+    let found = false;
+    node.forEachChild((child) => {
+      found ||= this.#throws(child);
+    });
+    return found;
+  }
+
+  #called(expression: ast.Node): readonly (ast.Node | undefined)[] {
+    const symbol = this.#checker.getSymbolAtLocation(ast.isPropertyAccessExpression(expression) ? expression.name : expression);
+    const target = symbol && symbol.flags & SymbolFlags.Alias ? this.#checker.getAliasedSymbol(symbol) : symbol;
+    const ours = target?.declarations.filter(({ path }) => relative(ROOT, path).startsWith('spiffe/')) ?? [];
+    return ours.flatMap((handle) => {
+      const node = handle.resolve(this.#project);
+      return node && ast.isClassDeclaration(node) ? [...node.members].filter((one) => ast.isConstructorDeclaration(one)) : [node];
+    });
   }
 
   #isOurs(symbol: Known): boolean {
