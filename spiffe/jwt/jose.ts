@@ -12,9 +12,9 @@ export type JoseKey = PublicJwk;
 
 /**
  * A key resolver: `jwtVerify(token, joseKeys(bundles), { algorithms: [...JWT_ALGORITHM_NAMES], audience, requiredClaims: ['sub', 'aud', 'exp'] })`. It refuses
- * what would pick a wrong key: an algorithm that is none of JWT-SVID's nine or does not fit the key, no `kid`, a `sub` that is no SPIFFE ID, a trust domain
- * without a bundle. What it can't see, jose does not check either: `typ`, the bound of `exp`, duplicate members. `validateJwtSvid` checks all of that.
- * Throws SVID_INVALID or BUNDLE_MISSING.
+ * an algorithm that is none of JWT-SVID's nine or does not fit the key, a wrong `typ`, no `kid`, a `sub` that is no SPIFFE ID, a trust domain without a bundle,
+ * a claim that comes twice. What jose does not look at stays so: how far ahead `exp` lies, a member of the header that comes twice; and dates have no leeway by
+ * default. `validateJwtSvid` sees to all of that. Throws SVID_INVALID, SVID_UNTRUSTED, BUNDLE_MISSING, ID_INVALID, REQUEST_INVALID (JSON).
  */
 export function joseKeys(bundles: JwtBundleSource): {
   (

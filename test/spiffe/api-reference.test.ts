@@ -1,5 +1,5 @@
 /** docs/api and docs/errors.md are what the sources say, and the sources say what a caller must know: what it is, its unit, how it fails. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type Doc, type Entry, type Named, readEntries, ROOT } from '../../tools/api-reference/names.ts';
@@ -178,6 +178,14 @@ test('every link between the pages leads to a heading or a row', () => {
   }
   expect(all).toBeGreaterThan(500);
   expect([...new Set(dead)]).toEqual([]);
+});
+
+test('the README of the package leads to these pages, and to no page that is not there', () => {
+  const links = [...read('spiffe/README.md').matchAll(/\]\((?!https?:)([^)#]+)/g)].map(([, to = '']) => posix.join('spiffe', to));
+  expect(links).toEqual(
+    expect.arrayContaining(['docs/api/README.md', 'docs/errors.md', 'docs/coming-from-go-spiffe.md', 'docs/coming-from-node.md']),
+  );
+  expect(links.filter((file) => !existsSync(join(ROOT, file)))).toEqual([]);
 });
 
 function where({ file, name }: Named): string {
