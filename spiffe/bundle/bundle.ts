@@ -39,9 +39,9 @@ export interface BundleFields {
   readonly x509Authorities?: Iterable<Certificate>;
   /** Default: none, and no JWT-SVID is believed. */
   readonly jwtAuthorities?: Iterable<JwtAuthority>;
-  /** 0 to 2^64−1. */
+  /** 0 to 2^64−1. Default: not told. */
   readonly sequence?: bigint | number | undefined;
-  /** 0 says nothing, as leaving it out. */
+  /** Default 0, which says nothing. */
   readonly refreshHintSeconds?: number | undefined;
 }
 

@@ -16,7 +16,7 @@ export interface FetchLimits {
   readonly maxBytes?: number | undefined;
   /** How many redirects of an `https_web` endpoint are followed, 0 to 10. Default 3. Those of an `https_spiffe` endpoint never are. */
   readonly maxRedirects?: number | undefined;
-  /** By which X.509-SVIDs are judged, and timeouts measured. Certificates of web sites are judged by the machine's clock. */
+  /** By which X.509-SVIDs are judged, and timeouts measured. Certificates of web sites are judged by the machine's clock. Default: the system's. */
   readonly clock?: Clock | undefined;
 }
 

@@ -33,7 +33,7 @@ export interface BundleEndpointSourceOptions extends FetchLimits {
   readonly maxRefreshMs?: number | undefined;
   /** Told of every fetch (FED-66): debug unless the bundle changed (info) or none came (warn). Default: nobody. */
   readonly log?: Logger | undefined;
-  /** From 0 up to 1; spreads the waits. */
+  /** From 0 up to 1; spreads the waits. Default: `Math.random`. */
   readonly random?: (() => number) | undefined;
 }
 

@@ -15,7 +15,7 @@ import type { X509Svid } from '../x509/x509-svid.ts';
 export interface AnchorOptions {
   /** The one trust domain that the server may be of; its authorities alone become `ca`. Default: that of our own SVID. */
   readonly trustDomain?: TrustDomain | string | undefined;
-  /** Told when a connection begins that can only fail, because there is no SVID or bundle: OpenSSL has no words for that. */
+  /** Told when a connection begins that can only fail, because there is no SVID or bundle: OpenSSL has no words for that. Default: nobody. */
   readonly log?: Logger | undefined;
 }
 
@@ -78,7 +78,7 @@ export function tlsOptions(source: X509Identity, settings: TlsOptionsSettings): 
 export interface WebTlsOptionsSettings {
   /** PEM of the authorities of the server's certificate. Default: those that Node comes with. */
   readonly roots?: string | readonly string[] | undefined;
-  /** See `AnchorOptions`. */
+  /** See `AnchorOptions`. Default: nobody. */
   readonly log?: Logger | undefined;
 }
 

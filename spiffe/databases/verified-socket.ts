@@ -19,9 +19,11 @@ export type SocketSettings = (
   /** The server has a certificate of the Web PKI, or one of `roots` (PEM), for the host that is dialled. */
   | { readonly mode: 'mtls-web'; readonly roots?: string | readonly string[] | undefined; readonly authorize?: undefined }
 ) & {
+  /** Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Connections stay when an SVID ends or the server's trust goes. Default false: they end with it. */
   readonly keep?: boolean | undefined;
+  /** Told of connections that end because trust has gone. Default: nobody. */
   readonly log?: Logger | undefined;
 };
 

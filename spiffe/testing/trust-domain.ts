@@ -46,7 +46,7 @@ export interface Lifetime {
 export interface X509SvidOptions extends Lifetime {
   /** What the Workload API would call it. Default: none. */
   readonly hint?: string | undefined;
-  /** DNS alternative names; the first becomes the common name too, as in SPIRE. */
+  /** DNS alternative names; the first becomes the common name too, as in SPIRE. Default: none. */
   readonly dnsNames?: readonly string[] | undefined;
   /** A private key on P-256. Default: a new one. */
   readonly key?: KeyObject | undefined;

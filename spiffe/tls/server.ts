@@ -17,7 +17,7 @@ export type TlsServerSettings = ServerMode & {
   readonly handshakeMs?: number | undefined;
   /** Connections stay when an SVID ends or the client's trust goes. Default false: they are told at 85 to 95 % of their life, and end with the SVIDs. */
   readonly keep?: boolean | undefined;
-  /** Told of every connection that was refused, and why: the client hears nothing of that. */
+  /** Told of every connection that was refused, and why: the client hears nothing of that. Default: nobody. */
   readonly log?: Logger | undefined;
   /** Told why a connection that was good ends within a second: the client, or our own identity, is not trusted any more. */
   readonly onUntrusted?: ((socket: TLSSocket, error: unknown) => void) | undefined;

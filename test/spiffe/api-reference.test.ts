@@ -47,6 +47,19 @@ describe('docstrings', () => {
     expect(silent).toEqual([]);
   });
 
+  test('clocks, loggers, times and sizes that may be left out say what is taken then', () => {
+    const defaulted = /^(?:clock|log|random|keep|\w+(?:Ms|Seconds|Bytes|Redirects))$/;
+    const options = names.flatMap((one) => [
+      ...one.members.filter(({ optional }) => optional).map(({ name, doc }) => [one, name, words(doc)] as const),
+      ...[...one.code.matchAll(/(?:\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n)?\s*readonly (\w+)\?:/g)].map(
+        ([, doc = '', name = '']) => [one, name, doc] as const,
+      ),
+    ]);
+    const wanted = options.filter(([, name]) => defaulted.test(name));
+    expect(wanted.length).toBeGreaterThan(30);
+    expect(wanted.filter(([, , doc]) => !/\bdefault\b/i.test(doc)).map(([one, name]) => `${where(one)} ${name}`)).toEqual([]);
+  });
+
   test('a parameter that they tell of is there', () => {
     const strays = names.flatMap((one) =>
       [{ signature: one.code, doc: one.doc }, ...one.members].flatMap(({ signature, doc }) =>
