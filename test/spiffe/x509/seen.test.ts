@@ -49,7 +49,7 @@ describe.each([{ intermediate: false }, { intermediate: true }])('a peer, $inter
     expect(isKept(chainDer[0] as Buffer)).toBe(false);
   });
 
-  test('is refused when its time has come, though it was good before (X509-42)', () => {
+  test('is refused when its time has come, though it was good before', () => {
     const { chainDer } = domain.rawSvid('/web', { notBeforeMs: NOW_MS - HOUR_MS, notAfterMs: NOW_MS + HOUR_MS });
     expect(reasonOf(() => verify(chainDer))).toBeUndefined();
     expect(reasonOf(() => verify(chainDer, NOW_MS + 2 * HOUR_MS))).toBe('X509_EXPIRED');
@@ -57,7 +57,7 @@ describe.each([{ intermediate: false }, { intermediate: true }])('a peer, $inter
     expect(reasonOf(() => verify(chainDer))).toBeUndefined();
   });
 
-  test('is refused when its authority is not in the bundle any more (X509-39)', () => {
+  test('is refused when its authority is not in the bundle any more', () => {
     const { chainDer } = domain.rawSvid('/web');
     const before = new BundleSet([domain.bundle]);
     expect(reasonOf(() => verify(chainDer, NOW_MS, before))).toBeUndefined();
