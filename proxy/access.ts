@@ -44,6 +44,20 @@ export interface Admission {
   readonly policyVersion: string | undefined;
 }
 
+/** Who was verified and may not, and by what rule. */
+export interface Refusal {
+  readonly peer: Peer;
+  readonly rule: Intention | undefined;
+  readonly policyVersion: string | undefined;
+}
+
+const refusals = new WeakMap<object, Refusal>();
+
+/** Of what `admit` threw. */
+export function refusalOf(error: unknown): Refusal | undefined {
+  return typeof error === 'object' && error !== null ? refusals.get(error) : undefined;
+}
+
 /**
  * Throws DENIED, with reason ID_NOT_ALLOWED where no flag allows and INTENTION_DENIED where an intention forbids.
  * @param ends who is calling whom, where both have SPIFFE IDs
@@ -64,7 +78,11 @@ export function admit(
   const { source, destination } = ends;
   if (!source || !destination) throw denied(peer, 'intentions are for SPIFFE IDs, and one end has none');
   const verdict = intentions.check(source, destination);
-  if (!verdict.allowed) throw fail('DENIED', verdict.why, { reason: 'INTENTION_DENIED' });
+  if (!verdict.allowed) {
+    const error = fail('DENIED', verdict.why, { reason: 'INTENTION_DENIED' });
+    refusals.set(error, { peer, rule: verdict.rule, policyVersion: intentions.version });
+    throw error;
+  }
   return {
     by: [flag, verdict.rule ? `intention ${verdict.rule.id}` : 'the default of the intentions'].filter(Boolean).join(', '),
     rule: verdict.rule,
@@ -119,6 +137,8 @@ function valuesOf(name: Name, oid: string): readonly string[] {
   return name.flatMap((rdn) => rdn.filter((one) => one.oid === oid).map((one) => one.value));
 }
 
-function denied({ id, leaf }: Peer, why: string): Error {
-  return fail('DENIED', `${id ?? leaf.subjectText} is not allowed: ${why}`, { reason: 'ID_NOT_ALLOWED' });
+function denied(peer: Peer, why: string): Error {
+  const error = fail('DENIED', `${peer.id ?? peer.leaf.subjectText} is not allowed: ${why}`, { reason: 'ID_NOT_ALLOWED' });
+  refusals.set(error, { peer, rule: undefined, policyVersion: undefined });
+  return error;
 }

@@ -30,6 +30,11 @@ export class Connections {
     return this.#all.size;
   }
 
+  /** Accepted, and unread until there is room. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** No more may be accepted now. */
   get full(): boolean {
     return this.#limits.maxConnections > 0 && this.#all.size >= this.#limits.maxConnections;

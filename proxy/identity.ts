@@ -66,7 +66,17 @@ export interface SecureDialler {
   recheck(): Promise<void>;
 }
 
+/** A trust domain's authority, by which its members are judged. */
+export interface Authority {
+  readonly trustDomain: string;
+  /** Lower-case hex of its subject key id. */
+  readonly authorityId: string;
+  readonly notAfterMs: number;
+}
+
 export interface Identity {
+  /** Those that are known now: of our own trust domain and of those that ours is federated with. */
+  readonly authorities?: readonly Authority[] | undefined;
   /** What we would show now; undefined while there is nothing, or where we show nothing. */
   readonly own: Own | undefined;
   /** What is missing before connections can be served; undefined when nothing is. */

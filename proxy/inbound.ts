@@ -76,6 +76,11 @@ export class Inbound {
     relay.refuse(connection, 'LIMIT_CONNECTIONS', undefined, socket);
   }
 
+  /** Whether the target can be connected. Throws why not. */
+  async probe(signal: AbortSignal): Promise<void> {
+    (await dial({ target: this.#parts.settings.target, allowHalfOpen: false, signal })).destroy();
+  }
+
   recheck(): Promise<void> {
     return this.#acceptor.recheck();
   }

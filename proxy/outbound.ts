@@ -86,6 +86,17 @@ export class Outbound {
     relay.refuse(connection, 'LIMIT_CONNECTIONS', undefined, socket);
   }
 
+  /** Whether the target can be connected, and is who it must be. Throws why not. */
+  async probe(signal: AbortSignal): Promise<void> {
+    const { target, via } = this.#parts.settings;
+    const socket = await dial({ target, via, allowHalfOpen: false, signal });
+    try {
+      (await this.#dialler.secure(socket, signal)).socket.destroy();
+    } finally {
+      socket.destroy();
+    }
+  }
+
   recheck(): Promise<void> {
     return this.#dialler.recheck();
   }

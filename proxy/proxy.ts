@@ -91,6 +91,11 @@ export class Proxy {
     this.#state = 'listening';
   }
 
+  /** Whether each target can be connected, and is who it must be. Throws why the first one is not. */
+  async probe(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.#served.map(({ relay }) => relay.probe(signal)));
+  }
+
   /** Judges the peers of all connections anew. */
   async recheck(): Promise<void> {
     await Promise.all(this.#served.map(({ relay }) => relay.recheck()));

@@ -8,13 +8,16 @@ import type { X509Identity } from '../spiffe/source/x509-identity.ts';
 import { TlsClient } from '../spiffe/tls/client.ts';
 import { TlsAcceptor } from '../spiffe/tls/server.ts';
 import { type Authorize, type TlsPeer, tlsPeer } from '../spiffe/tls/tls.ts';
+import type { X509Bundle } from '../spiffe/x509/x509-bundle.ts';
 import type { X509Svid } from '../spiffe/x509/x509-svid.ts';
 import type { Admission, Peer } from './access.ts';
-import type { AcceptOptions, Admit, DialOptions, Identity, Own, SecureAcceptor, Secured, SecureDialler } from './identity.ts';
+import type { AcceptOptions, Admit, Authority, DialOptions, Identity, Own, SecureAcceptor, Secured, SecureDialler } from './identity.ts';
 
 /** What every source of SVIDs can do besides. */
 export interface Source extends X509Identity {
   readonly waitingFor: string | undefined;
+  /** The newest answer, where one brings all bundles. Throws while there is none. */
+  readonly context?: { readonly bundles: Iterable<{ readonly x509: X509Bundle }> };
   ready(signal?: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }
@@ -34,6 +37,23 @@ export class WorkloadIdentity implements Identity {
       return ownOf(this.#source.svid);
     } catch {
       return undefined;
+    }
+  }
+
+  get authorities(): readonly Authority[] {
+    try {
+      const { svid, context } = this.#source;
+      const own = this.#source.x509Bundle(svid.id.trustDomain);
+      const bundles = context ? [...context.bundles].map(({ x509 }) => x509) : own ? [own] : [];
+      return bundles.flatMap(({ trustDomain, authorities }) =>
+        authorities.map(({ ski, sha256, notAfterMs }) => ({
+          trustDomain: trustDomain.name,
+          authorityId: ski?.toString('hex') ?? sha256,
+          notAfterMs,
+        })),
+      );
+    } catch {
+      return [];
     }
   }
 
