@@ -25,7 +25,7 @@ function refuse(what: string, text: string, reason: Reason, why: string): IdErro
   return new IdError(reason, `${what} ${seen}`, why);
 }
 
-/** The name of a trust domain: 1 to 255 of `a-z 0-9 . - _`. Equal names are the same object while one of them is in use. */
+/** The name of a trust domain: 1 to 255 of `a-z 0-9 . - _`. In Node, equal names are the same object while one of them is in use; everywhere, `equals` compares. */
 export class TrustDomain {
   readonly name: string;
 
@@ -35,13 +35,13 @@ export class TrustDomain {
 
   /** @param name the bare name, such as `example.org`. Upper case is refused, never folded. Throws ID_INVALID. */
   static parse(name: string): TrustDomain {
-    const known = interned.get(name)?.deref();
+    const known = interned?.get(name)?.deref();
     if (known) return known;
     const fault = trustDomainFault(name);
     if (fault) throw refuse('trust domain', name, ...fault);
     const made = new TrustDomain(name);
-    interned.set(name, new WeakRef(made));
-    forget.register(made, name);
+    interned?.set(name, new WeakRef(made));
+    forget?.register(made, name);
     return made;
   }
 
@@ -70,10 +70,13 @@ export class TrustDomain {
   }
 }
 
-const interned = new Map<string, WeakRef<TrustDomain>>();
-const forget = new FinalizationRegistry<string>((name) => {
-  if (interned.get(name)?.deref() === undefined) interned.delete(name);
-});
+// some runtimes hide from their programs when memory is collected
+const interned = typeof FinalizationRegistry === 'undefined' ? undefined : new Map<string, WeakRef<TrustDomain>>();
+const forget =
+  interned &&
+  new FinalizationRegistry<string>((name) => {
+    if (interned.get(name)?.deref() === undefined) interned.delete(name);
+  });
 
 /** A SPIFFE ID that has passed every check of SPIFFE-ID §2. There is no other way to make one. */
 export class SpiffeId {

@@ -15,7 +15,8 @@ interface Generation {
 }
 
 /**
- * For `fetch(url, { dispatcher })`, for `setGlobalDispatcher`, and for undici's own `request`. A connection is verified and authorized before a byte of a request
+ * For `setGlobalDispatcher`, after which Node's own `fetch` uses it too, and for undici's `fetch(url, { dispatcher })` and `request`. Node's own `fetch` takes it as an
+ * option where `process.versions.undici` is of your undici's major version. A connection is verified and authorized before a byte of a request
  * is sent. Before the first of its connections ends with an SVID, the whole set is swapped: requests under way end on the old ones, new ones get new ones.
  * Only https: a request without TLS is refused. Who makes it closes it.
  */
