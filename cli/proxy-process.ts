@@ -4,13 +4,15 @@ import { isIP } from 'node:net';
 import { fail } from '../core/errors.ts';
 import { keepMemoryPrivate } from '../core/native.ts';
 import { runAll } from '../core/tasks.ts';
-import type { Observer } from '../proxy/connection.ts';
 import { plainPeerCheck } from '../proxy/plain-peer.ts';
 import type { ProcessSettings } from '../proxy/process-settings.ts';
 import { Proxy } from '../proxy/proxy.ts';
+import type { ProxyMetrics } from '../proxy/metrics.ts';
+import type { StatusPort } from '../proxy/status.ts';
 import { checkInspector, shutInspector } from './inspector.ts';
 import { openIdentities } from './proxy-identity.ts';
 import { createProxyLog, type ProxyLog } from './proxy-log.ts';
+import { openObservers, openStatus, pusherOf, sourceOf } from './proxy-observers.ts';
 import { type ProxySignals, watchProxySignals } from './proxy-signals.ts';
 import { inheritedSockets, Supervisor } from './proxy-systemd.ts';
 import type { Terminal } from './terminal.ts';
@@ -57,7 +59,7 @@ export async function runProxy({ settings, terminal, onReady }: ProxyProcess): P
 }
 
 /** In ghostunnel's order: identities, listeners, status port. What was opened before a fault is closed. */
-async function start(settings: ProcessSettings, signals: ProxySignals, log: ProxyLog, { clock, env }: Terminal) {
+async function start(settings: ProcessSettings, signals: ProxySignals, log: ProxyLog, { clock, env }: Terminal): Promise<Running> {
   if (settings.resolve) await resolveTargets(settings);
   // its schema's library is loaded only where there are intentions
   const intentions =
@@ -66,13 +68,14 @@ async function start(settings: ProcessSettings, signals: ProxySignals, log: Prox
       : await (await import('../core/intention-file.ts')).IntentionFile.open({ path: settings.intentions, clock, log });
   const identities = await openIdentities(settings.proxy, { clock, log });
   // who counts hears of the first connection: it is there before anybody listens
-  const observers: Observer[] = [];
+  const { observers, metrics } = await openObservers(settings, { identities, intentions, log, clock });
+  const inherited = inheritedSockets(env, process.pid);
   const proxy = new Proxy({
     settings: settings.proxy,
     identities,
     intentions,
     observers,
-    listenParts: { inherited: inheritedSockets(env, process.pid) },
+    listenParts: { inherited },
     plainPeerCheck,
     log,
     clock,
@@ -84,11 +87,29 @@ async function start(settings: ProcessSettings, signals: ProxySignals, log: Prox
       network: one.listen.kind === 'tcp' ? 'tcp' : 'unix',
     });
   });
-  return { proxy };
+  if (!metrics) return { proxy };
+  const source = sourceOf(settings, { proxy, identities, metrics });
+  const shutdown = () => signals.end('stopped at the status port');
+  try {
+    const status = await openStatus(settings, source, { identities, inherited, shutdown, log, clock });
+    if (status) log.info('status port', { address: status.address });
+    return { proxy, status, push: pusherOf(settings, source, { log, clock }), metrics };
+  } catch (error) {
+    metrics.close();
+    await proxy.stop(AbortSignal.abort());
+    throw error;
+  }
+}
+
+interface Running {
+  readonly proxy: Proxy;
+  readonly metrics?: ProxyMetrics | undefined;
+  readonly status?: StatusPort | undefined;
+  readonly push?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
 async function serve(
-  { proxy }: { readonly proxy: Proxy },
+  { proxy, metrics, status, push }: Running,
   parts: {
     readonly settings: ProcessSettings;
     readonly signals: ProxySignals;
@@ -120,12 +141,15 @@ async function serve(
     }
   };
   const { giveBackMemory } = await import('../core/heap.ts');
-  await runAll(signals.stop, aborted, timedReload, (signal) => giveBackMemory(clock, log, signal)).catch((error: unknown) => {
+  const tasks = [aborted, timedReload, (signal: AbortSignal) => giveBackMemory(clock, log, signal), ...(push ? [push] : [])];
+  await runAll(signals.stop, ...tasks).catch((error: unknown) => {
     if (!signals.stop.aborted) throw error;
   });
   supervisor.stopping();
   log.info('shutdown initiated', { count: proxy.connections.size });
   const drained = await proxy.stop(signals.force);
+  metrics?.close();
+  await status?.close();
   ended.abort();
   await watching;
   if (drained) log.info('shutdown complete: every connection had ended');
