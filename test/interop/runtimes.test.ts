@@ -87,21 +87,23 @@ beforeAll(() => {
     writeFileSync(stamp, wanted);
   }
   // the package, made anew
-  const folder = mkdtempSync(join(tmpdir(), 'warifu-runtimes-'));
-  try {
-    const packed = spawnSync('npm', ['pack', '--silent', '--pack-destination', folder], { cwd: join(ROOT, 'spiffe'), encoding: 'utf8' });
-    if (packed.status !== 0) throw new Error(`npm pack: ${packed.stderr}`);
-    const [file = ''] = readdirSync(folder);
-    const into = join(MODULES, '@warifu', 'spiffe');
-    rmSync(into, { recursive: true, force: true });
-    mkdirSync(into, { recursive: true });
-    const unpacked = spawnSync('tar', ['-xzf', join(folder, file), '--strip-components=1', '-C', into], { encoding: 'utf8' });
-    if (unpacked.status !== 0) throw new Error(`tar: ${unpacked.stderr}`);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  for (const name of readdirSync(CACHE)) if (name.endsWith('.tgz')) rmSync(join(CACHE, name));
+  const packed = spawnSync('npm', ['pack', '--silent', '--pack-destination', CACHE], { cwd: join(ROOT, 'spiffe'), encoding: 'utf8' });
+  if (packed.status !== 0) throw new Error(`npm pack: ${packed.stderr}`);
+  const into = join(MODULES, '@warifu', 'spiffe');
+  rmSync(into, { recursive: true, force: true });
+  mkdirSync(into, { recursive: true });
+  const unpacked = spawnSync('tar', ['-xzf', packedFile(), '--strip-components=1', '-C', into], { encoding: 'utf8' });
+  if (unpacked.status !== 0) throw new Error(`tar: ${unpacked.stderr}`);
   for (const name of readdirSync(SOURCES)) if (name.endsWith('.mjs')) cpSync(join(SOURCES, name), join(CACHE, name));
 }, 300_000);
+
+/** Of the package as it is now. */
+function packedFile(): string {
+  const file = readdirSync(CACHE).find((name) => name.endsWith('.tgz'));
+  if (file === undefined) throw new Error('there is no packed file');
+  return join(CACHE, file);
+}
 
 function run(command: readonly string[], stdin = ''): unknown {
   const [file = '', ...args] = command;
@@ -213,5 +215,25 @@ const main :Workerd.Worker = (
     const answer = await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: JSON.stringify(rows) });
     expect(answer.status).toBe(200);
     expectVerdicts((await answer.json()) as Verdict[], lacks('workerd'));
+  });
+});
+
+describe('the packed package', () => {
+  const tool = (name: string, ...args: readonly string[]) =>
+    spawnSync(process.execPath, [join(MODULES, name), ...args], { cwd: CACHE, encoding: 'utf8', env: { ...process.env, NO_COLOR: '1' } });
+
+  test('publint finds nothing', () => {
+    const { status, stdout, stderr } = tool('publint/src/cli.js', 'run', packedFile(), '--strict');
+    expect(`${stdout}${stderr}`).toContain('All good!');
+    expect(status).toBe(0);
+  });
+
+  // its users write ES modules: what `require` and resolution from before `exports` would find is not promised
+  test('arethetypeswrong finds nothing', () => {
+    const { status, stdout } = tool('@arethetypeswrong/cli/dist/index.js', packedFile(), '--profile', 'esm-only', '--format', 'json');
+    const { analysis } = JSON.parse(stdout) as { analysis: { types: unknown; problems?: readonly { kind: string }[] } };
+    expect(analysis.types).toMatchObject({ kind: 'included' });
+    expect((analysis.problems ?? []).filter(({ kind }) => kind !== 'NoResolution' && kind !== 'CJSResolvesToESM')).toEqual([]);
+    expect(status).toBe(0);
   });
 });
