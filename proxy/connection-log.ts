@@ -101,12 +101,12 @@ export function fieldsOf(connection: Connection): Readonly<Record<string, unknow
   add('peer', peer && plain(String(peer.id ?? peer.leaf.subjectText)));
   if (peer) {
     fields['peer_serial'] = peer.leaf.serialHex;
-    fields['peer_expires_at'] = new Date(peer.leaf.notAfterMs).toISOString();
+    fields['peer_expires_at'] = peerEnd(peer.leaf.notAfterMs);
   }
   if (own) {
     add('own', own.id && String(own.id));
     fields['own_serial'] = own.serialHex;
-    fields['own_expires_at'] = new Date(own.notAfterMs).toISOString();
+    fields['own_expires_at'] = ownEnd(own.notAfterMs);
   }
   add('tls', connection.protocol);
   if (connection.plaintext) fields['plaintext'] = true;
@@ -123,22 +123,43 @@ export function fieldsOf(connection: Connection): Readonly<Record<string, unknow
   }
   add('handshake_ms', rounded(connection.handshakeMs));
   add('duration_ms', rounded(connection.durationMs));
-  if (error !== undefined) fields['error'] = plain(error instanceof Error ? error.message : String(error));
+  if (error !== undefined) fields['error'] = plain(wordsOf(error));
   return fields;
+}
+
+/** ghostunnel's words for the one failure whose code alone is grepped for. */
+function wordsOf(error: unknown): string {
+  const words = error instanceof Error ? error.message : String(error);
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE' ? `${words}: too many open files` : words;
 }
 
 function rounded(ms: number | undefined): number | undefined {
   return ms === undefined ? undefined : Math.round(ms * 1000) / 1000;
 }
 
+/** The same certificate comes again and again: its date is written once. */
+function dates(): (ms: number) => string {
+  let known = Number.NaN;
+  let written = '';
+  return (ms) => {
+    if (ms !== known) written = new Date((known = ms)).toISOString();
+    return written;
+  };
+}
+const peerEnd = dates();
+const ownEnd = dates();
+
 /** Longer values are cut: an error may quote what a peer has sent. */
 const MAX_CHARS = 2_048;
 /** Ends of lines, commands to terminals, and what turns the direction of writing. */
 const HOSTILE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
+const HARMLESS = /^[ -~]*$/;
+
 /** What a peer chose, so that no reader takes it for anything else than a value. */
 function plain(text: string | undefined): string | undefined {
-  if (text === undefined) return undefined;
+  if (text === undefined || (text.length <= MAX_CHARS && HARMLESS.test(text))) return text;
   const cut = text.length > MAX_CHARS ? `${text.slice(0, MAX_CHARS)}…` : text;
   return cut.replace(HOSTILE, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
 }

@@ -111,7 +111,7 @@ export const FAMILIES = {
   },
   warifu_proxy_event_loop_lag_seconds: {
     type: 'gauge',
-    labels: ['quantile'],
+    labels: ['percentile'],
     help: 'How late the event loop was since the last look; of several processes the worst',
     merge: 'max',
   },

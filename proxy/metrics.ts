@@ -78,12 +78,12 @@ export function createMetrics({ identities, intentions, version, clock }: Metric
         put('warifu_proxy_intentions_loaded_timestamp_seconds', [], seconds(takenMs));
         put('warifu_proxy_intentions_refused', [], Number(intentions.fault !== undefined));
       }
-      for (const [quantile, value] of [
-        ['0.5', lag.percentile(50)],
-        ['0.99', lag.percentile(99)],
-        ['1', lag.max],
+      for (const [percentile, value] of [
+        ['50', lag.percentile(50)],
+        ['99', lag.percentile(99)],
+        ['100', lag.max],
       ] as const)
-        put('warifu_proxy_event_loop_lag_seconds', [quantile], lag.count === 0 ? 0 : Math.max(0, value / NANO - LAG_MS / 1000));
+        put('warifu_proxy_event_loop_lag_seconds', [percentile], lag.count === 0 ? 0 : Math.max(0, value / NANO - LAG_MS / 1000));
       lag.reset();
       putProcess(put, clock);
       return {

@@ -162,6 +162,12 @@ describe('nobody forges a line', () => {
     else expect(written).toMatch(/^time="[^"]*" level=warning msg="error on TLS handshake"/);
   });
 
+  test('a lack of descriptors is told in the words that are looked for', () => {
+    const error = Object.assign(new Error('connect EMFILE 127.0.0.1:80'), { code: 'EMFILE' });
+    expect(fieldsOf({ ...connection, opened: false, fault: 'upstream', error } as Connection)['error']).toMatch(/too many open files$/);
+    expect(fieldsOf({ ...connection, opened: false, fault: 'upstream', error: new Error('x') } as Connection)['error']).toBe('x');
+  });
+
   test('a value of a megabyte is cut', () => {
     const fields = fieldsOf({ ...connection, opened: false, fault: 'client', error: new Error('y'.repeat(1_000_000)) } as Connection);
     expect(String(fields['error']).length).toBeLessThan(3_000);

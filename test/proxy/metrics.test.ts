@@ -104,7 +104,7 @@ describe('several processes', () => {
       warifu_proxy_connections_open: [[['in'], value]],
       warifu_proxy_ready: [[[], value % 2]],
       warifu_proxy_svid_not_after_timestamp_seconds: [[['own', 'spiffe://example.org/db'], 100 + value]],
-      warifu_proxy_event_loop_lag_seconds: [[['0.99'], value]],
+      warifu_proxy_event_loop_lag_seconds: [[['99'], value]],
       warifu_proxy_peer_connections_total: [[['in', `spiffe://example.org/${value}`], value]],
     },
     distributions: {
@@ -119,7 +119,7 @@ describe('several processes', () => {
       warifu_proxy_connections_open: [[['in'], 6]],
       warifu_proxy_ready: [[[], 0]],
       warifu_proxy_svid_not_after_timestamp_seconds: [[['own', 'spiffe://example.org/db'], 101]],
-      warifu_proxy_event_loop_lag_seconds: [[['0.99'], 3]],
+      warifu_proxy_event_loop_lag_seconds: [[['99'], 3]],
       warifu_proxy_peer_connections_total: [1, 2, 3].map((n) => [['in', `spiffe://example.org/${n}`], n]),
     });
     expect(distributions.warifu_proxy_handshake_seconds).toEqual([
