@@ -46,7 +46,7 @@ export interface Place {
 /**
  * Brings the files into their place. Mode and owner are set before there is any content, whatever the umask; content is on disk before it is seen.
  * What is the same already is not written, only its mode and owner are put right. False: nothing was to be done.
- * Throws STORE_FAILED; then the old files are all there.
+ * Throws STORE_FAILED; then the old files are all there, or, where only the last flush of the folder failed, all new ones.
  */
 export async function writeFiles(place: Place, files: readonly FileContent[]): Promise<boolean> {
   try {
@@ -86,6 +86,7 @@ async function swapFolder(place: Place, files: readonly FileContent[]): Promise<
 
   const generation = `${linkName}.${newSuffix()}`;
   await mkdir(at(generation), { mode: 0o700 });
+  let swapped = false;
   try {
     for (const file of files) await writeNew(at(generation, file.name), file, place.ownership);
     // its files' modes say who may read them; until now nobody could so much as look
@@ -95,9 +96,11 @@ async function swapFolder(place: Place, files: readonly FileContent[]): Promise<
     // links to names that are not there yet lead nowhere until the swap: then all files are there at once
     for (const { name } of files) await pointTo(place, name, join(linkName, name));
     await pointTo(place, linkName, generation);
+    swapped = true;
     await syncFolder(directory);
   } catch (error) {
-    await rm(at(generation), { recursive: true, force: true });
+    // once it is linked to, it is what everybody reads
+    if (!swapped) await rm(at(generation), { recursive: true, force: true });
     throw error;
   }
   await removeOld(place, files, generation, before);

@@ -43,6 +43,8 @@ export class Keeper {
   readonly #tell: (change: Change) => void;
   readonly #offers = new Latest<Offer | undefined>(undefined);
   #last: Change | undefined;
+  /** Who follows must be told even if nothing is to be written: whoever wrote it may have died before telling. */
+  #owed = true;
 
   constructor(
     place: Place,
@@ -102,6 +104,7 @@ export class Keeper {
     try {
       changed = await writeFiles(this.#place, files);
     } catch (error) {
+      this.#owed = true;
       status.state = 'failed';
       status.failures++;
       status.lack = { code: 'STORE_FAILED', why: (error as Error).message };
@@ -127,7 +130,8 @@ export class Keeper {
       this.#log.info('Files written', { output, path: directory, ...(spiffeId !== undefined && { spiffe_id: spiffeId }), ...end });
     // what waits for the first complete set hears of it before what follows each change
     this.#status.changed();
-    if (changed) this.#tell(this.#last);
+    if (changed || this.#owed) this.#tell(this.#last);
+    this.#owed = false;
     return true;
   }
 }

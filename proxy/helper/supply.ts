@@ -16,6 +16,7 @@ import { WorkloadApiClient, type X509Context } from '../../spiffe/workload-api/c
 import { bundleFile, jwtFile, renewalDelayMs } from './jwt-files.ts';
 import type { Keeper } from './keeper.ts';
 import type { BundleOutput, JwtOutput, Output, X509Output } from './settings.ts';
+import { verifyX509Svid, type X509Svid } from '../../spiffe/x509/x509-svid.ts';
 import { select, x509Files } from './x509-files.ts';
 
 export interface Supply {
@@ -57,9 +58,10 @@ export async function followWorkloadApi(supply: Supply, signal: AbortSignal): Pr
     const source = new X509Source({ client, clock, log: toldTo([...x509, ...(needsOwn ? bundle : [])]) });
     sources.push(source);
     tasks.push(async (either) => {
+      const held = new Map<string, X509Svid>();
       for await (const context of source.changes(either)) {
         own.set(context.svids[0]?.id.trustDomain);
-        for (const one of x509) offerX509(one, context, supply);
+        for (const one of x509) offerX509(one, context, held, supply);
       }
       // it ends by itself only for what is final
       await source.ready(either);
@@ -79,18 +81,40 @@ export async function followWorkloadApi(supply: Supply, signal: AbortSignal): Pr
   }
 }
 
-function offerX509(output: X509Output, context: X509Context, { keepers, passwords }: Supply): void {
+function offerX509(output: X509Output, context: X509Context, held: Map<string, X509Svid>, supply: Supply): void {
+  const { keepers, passwords, clock, log } = supply;
   const keeper = keepers.get(output.name);
   try {
-    const svid = select(context.svids, output.select);
+    const come = select(context.svids, output.select);
+    const svid = newer(held.get(output.name), come, context.bundles, clock.now());
+    if (svid !== come)
+      log.warn('An older SVID than the one in the files was passed over', { output: output.name, spiffe_id: String(come.id) });
     keeper?.offer({
       spiffeId: String(svid.id),
       expiresMs: svid.notAfterMs,
       lifetimeMs: svid.notAfterMs - svid.notBeforeMs,
-      files: (nowMs) => x509Files(output, svid, context.bundles, nowMs, passwords.get(output.name)).files,
+      files(nowMs) {
+        const { files } = x509Files(output, svid, context.bundles, nowMs, passwords.get(output.name));
+        held.set(output.name, svid);
+        return files;
+      },
     });
   } catch (error) {
     keeper?.lack(error);
+  }
+}
+
+/**
+ * What comes, unless we hold an SVID of the same identity that was made later, lasts longer and is still borne out: an agent that comes back with what it had
+ * stored does not turn files back. One that was made later is taken however short its life is.
+ */
+function newer(held: X509Svid | undefined, come: X509Svid, bundles: BundleSet, nowMs: number): X509Svid {
+  if (!held?.id.equals(come.id) || held.notBeforeMs <= come.notBeforeMs || held.notAfterMs <= come.notAfterMs) return come;
+  try {
+    verifyX509Svid(held.chain, bundles, { nowMs });
+    return held;
+  } catch {
+    return come;
   }
 }
 
