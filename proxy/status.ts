@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
+import { fail } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { AlarmClock } from '../spiffe/clock.ts';
 import { BackendHealth } from './backend-health.ts';
@@ -68,17 +69,22 @@ export async function createStatus(parts: StatusParts): Promise<StatusPort> {
   // it listens through another: without this word it would hold nobody to its times
   server.emit('listening');
   const sockets = new Set<Socket>();
-  let serve: ((socket: Socket) => void) | undefined;
+  if (settings.scheme === 'https' && !identity)
+    throw fail('SETTINGS_INVALID', 'the status port cannot speak https: this proxy shows no certificate');
+  const plain = plainly(server);
+  const tls = identity && settings.scheme !== 'http' ? overTls(identity, server) : undefined;
+  let serve = tls ?? plain;
   const bound = await listen(settings.listen, { inherited, allowHalfOpen: false }, (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
     socket.on('error', () => {});
-    serve?.(socket);
+    serve(socket);
   });
   bound.server.maxConnections = LIMITS.connections;
+  // nobody is in between
   const overUnix = typeof bound.server.address() === 'string';
-  const secure = settings.scheme === 'https' || (settings.scheme === undefined && !overUnix && identity !== undefined);
-  serve = secure && identity ? overTls(identity, server) : plainly(server);
+  if (overUnix) serve = plain;
+  const secure = serve === tls;
   return {
     address: overUnix ? bound.address : `${secure ? 'https' : 'http'}://${bound.address}`,
     port: bound.port,

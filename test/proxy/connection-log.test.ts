@@ -130,7 +130,7 @@ test('the intention that decided is named, whether it allowed, refused or is in 
 
 describe('nobody forges a line', () => {
   const hostile = 'x\n{"level":"error","msg":"forged"}\u2028\u001b[2J\u202egpj.exe" verdict=allowed';
-  const connection = {
+  const refused = {
     id: '1',
     listener: 'in',
     mode: 'server',
@@ -141,7 +141,9 @@ describe('nobody forges a line', () => {
     reason: 'CERTIFICATE_REFUSED',
     peer: { id: undefined, leaf: { subjectText: `CN=${hostile}`, serialHex: '01', notAfterMs: 0 } },
     error: new Error(hostile),
-  } as unknown as Connection;
+  };
+  const connection = refused as unknown as Connection;
+  const failed = (error: Error) => fieldsOf({ ...refused, error } as unknown as Connection)['error'];
 
   test.each(['text', 'json'] as const)('%s', (format) => {
     let written = '';
@@ -155,7 +157,7 @@ describe('nobody forges a line', () => {
     });
     observer?.ended?.(connection);
     expect(written.split('\n')).toHaveLength(2);
-    expect(written).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u202e]/);
+    expect(written.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}]/u);
     expect(written).toContain('forged');
     if (format === 'json')
       expect(JSON.parse(written)).toMatchObject({ level: 'warning', msg: 'error on TLS handshake', verdict: 'denied' });
@@ -164,13 +166,12 @@ describe('nobody forges a line', () => {
 
   test('a lack of descriptors is told in the words that are looked for', () => {
     const error = Object.assign(new Error('connect EMFILE 127.0.0.1:80'), { code: 'EMFILE' });
-    expect(fieldsOf({ ...connection, opened: false, fault: 'upstream', error } as Connection)['error']).toMatch(/too many open files$/);
-    expect(fieldsOf({ ...connection, opened: false, fault: 'upstream', error: new Error('x') } as Connection)['error']).toBe('x');
+    expect(failed(error)).toMatch(/too many open files$/);
+    expect(failed(new Error('x'))).toBe('x');
   });
 
   test('a value of a megabyte is cut', () => {
-    const fields = fieldsOf({ ...connection, opened: false, fault: 'client', error: new Error('y'.repeat(1_000_000)) } as Connection);
-    expect(String(fields['error']).length).toBeLessThan(3_000);
+    expect(String(failed(new Error('y'.repeat(1_000_000)))).length).toBeLessThan(3_000);
   });
 });
 

@@ -162,6 +162,20 @@ describe('warifu proxy server --status', () => {
     expect((await proxy.exited).code).toBe(0);
   });
 
+  test('an identity that is taken back makes it not ready, and says why; a new one makes it ready again', async () => {
+    const { status, api } = await running([]);
+    expect((await HTTP(`${status}/ready`)).status).toBe(200);
+    api.deny();
+    await expect
+      .poll(() => HTTP(`${status}/ready`), { timeout: 10_000 })
+      .toEqual({
+        status: 503,
+        body: expect.stringMatching(/"waiting_for":\[".*no identity issued/),
+      });
+    api.resume();
+    await expect.poll(async () => (await HTTP(`${status}/ready`)).status, { timeout: 20_000 }).toBe(200);
+  }, 40_000);
+
   test('over a UNIX socket', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'status-'));
     onTestFinished(() => rmSync(dir, { recursive: true }));
