@@ -29,7 +29,6 @@ export interface ProxyMetrics {
 
 /** Of values that others choose: so many get a label of their own, and the rest is "other". */
 export const MAX_LABELS = 100;
-/** Of peers' names and addresses: a SPIFFE ID has at most 2,048 bytes, and a caller's address few. */
 const OTHER = 'other';
 const LAG_MS = 100;
 const NANO = 1e9;
@@ -227,14 +226,14 @@ class Followed {
     put('warifu_proxy_svid_not_after_timestamp_seconds', [this.#name, own?.id ? String(own.id) : ''], seconds(own?.notAfterMs));
     put('warifu_proxy_svid_rotations_total', [this.#name], this.#rotations);
     put('warifu_proxy_identity_refresh_timestamp_seconds', [this.#name], seconds(this.#refreshedMs));
-    const seen = new Set<string>();
+    // of two certificates of one key the one that ends first
+    const ends = new Map<string, readonly [labels: readonly string[], notAfterMs: number]>();
     for (const { trustDomain, authorityId, notAfterMs } of authorities) {
-      // two certificates of one key: the one that ends first comes first, or is as good as the other
       const key = `${trustDomain} ${authorityId}`;
-      if (seen.has(key) || seen.size >= MAX_LABELS) continue;
-      seen.add(key);
-      put('warifu_proxy_bundle_not_after_timestamp_seconds', [this.#name, trustDomain, authorityId], seconds(notAfterMs));
+      const known = ends.get(key);
+      if (known ? notAfterMs < known[1] : ends.size < MAX_LABELS) ends.set(key, [[this.#name, trustDomain, authorityId], notAfterMs]);
     }
+    for (const [labels, notAfterMs] of ends.values()) put('warifu_proxy_bundle_not_after_timestamp_seconds', labels, seconds(notAfterMs));
   }
 
   close(): void {
