@@ -53,6 +53,7 @@ function installPrograms() {
     ['postgresql', Array.from({ length: 15 }, (_, at) => `/usr/lib/postgresql/${at + 13}/bin/postgres`)],
     ['redis-server', ['/usr/bin/redis-server']],
     ['mariadb-server', ['/usr/sbin/mariadbd']],
+    ['nginx-light', ['/usr/sbin/nginx']],
   ];
   const missing = needed.filter(([, files]) => !files.some((file) => existsSync(file))).map(([name]) => name);
   if (missing.length === 0) return;
