@@ -65,9 +65,15 @@ export async function connectHttp2(
     onDrain: () => drained.abort(),
   });
   const session = connect(origin, { ...settings.http2, createConnection: () => socket });
-  const close = () => session.close();
+  const close = () => whenWritten(session, () => session.close());
   if (drained.signal.aborted) close();
   else drained.signal.addEventListener('abort', close, { once: true });
   tlsPeerOver(session, socket);
   return session;
+}
+
+/** A GOAWAY overtakes requests that were made and not written yet, and they would be refused: it waits for them. */
+export function whenWritten(session: ClientHttp2Session, then: () => void): void {
+  if (!session.destroyed && (session.state.outboundQueueSize ?? 0) > 0) setImmediate(whenWritten, session, then);
+  else then();
 }

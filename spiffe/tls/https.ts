@@ -80,7 +80,11 @@ export class SpiffeHttpsAgent extends Agent {
 
   #drain(socket: TLSSocket): void {
     this.#draining.add(socket);
-    // at once: Node's agent still takes a socket that is only about to end
-    for (const free of Object.values(this.freeSockets)) if (free?.includes(socket)) socket.destroy();
+    for (const free of Object.values(this.freeSockets)) {
+      if (!free?.includes(socket)) continue;
+      socket.destroy();
+      // Node's agent gives a destroyed socket to one more request, until that has emitted `close`
+      socket.emit('agentRemove');
+    }
   }
 }
