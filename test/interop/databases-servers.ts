@@ -21,21 +21,21 @@ import { Daemon } from '../e2e/daemon.ts';
 import { freePort } from '../e2e/house.ts';
 
 /** The databases refuse to run as root: then as the user that came with PostgreSQL's package. */
-const USER = ((): { readonly uid?: number; readonly gid?: number } => {
+export const USER = ((): { readonly uid?: number; readonly gid?: number } => {
   if (process.getuid?.() !== 0) return {};
   const [, uid, gid] = /^postgres:[^:]*:(\d+):(\d+):/m.exec(readFileSync('/etc/passwd', 'utf8')) ?? [];
   if (!uid || !gid) throw new Error("the interop suite runs as root and needs the user `postgres` of Debian's package postgresql");
   return { uid: Number(uid), gid: Number(gid) };
 })();
 
-function program(what: string, debian: string, candidates: readonly string[]): string {
+export function program(what: string, debian: string, candidates: readonly string[]): string {
   const found = candidates.find((file) => existsSync(file));
   if (!found) throw new Error(`the interop suite needs ${what} (Debian: ${debian}); there is none of ${candidates.join(', ')}`);
   return found;
 }
 
 /** The newest PostgreSQL's. */
-function postgresProgram(name: string): string {
+export function postgresProgram(name: string): string {
   const home = '/usr/lib/postgresql';
   const versions = existsSync(home) ? readdirSync(home).sort((a, b) => Number(b) - Number(a)) : [];
   const candidates = versions.map((version) => join(home, version, 'bin', name));
@@ -43,7 +43,7 @@ function postgresProgram(name: string): string {
 }
 
 /** A folder that the database owns. */
-function folder(name: string): string {
+export function folder(name: string): string {
   const dir = mkdtempSync(join(tmpdir(), `warifu-${name}-`));
   own(dir);
   return dir;
