@@ -54,6 +54,11 @@ function installPrograms() {
     ['redis-server', ['/usr/bin/redis-server']],
     ['mariadb-server', ['/usr/sbin/mariadbd']],
     ['nginx-light', ['/usr/sbin/nginx']],
+    ['curl', ['/usr/bin/curl']],
+    ['postgresql-client', ['/usr/bin/psql']],
+    ['redis-tools', ['/usr/bin/redis-cli']],
+    // of its tools `systemd-analyze`, which needs no running systemd
+    ['systemd', ['/usr/bin/systemd-analyze']],
   ];
   const missing = needed.filter(([, files]) => !files.some((file) => existsSync(file))).map(([name]) => name);
   if (missing.length === 0) return;
