@@ -153,7 +153,7 @@ describe('HP-4 pkcs12', () => {
 
 describe('HP-12 is never written', () => {
   const rows: readonly (readonly [what: string, make: () => { svid?: X509Svid; bundles?: BundleSet }, code: string])[] = [
-    ['an SVID that has expired', () => ({ svid: td.x509Svid('/web', { ttlMs: -1_000 }) }), 'SVID_EXPIRED'],
+    ['an SVID that has expired', () => ({ svid: td.x509Svid('/web', { ttlMs: -60_000 }) }), 'SVID_EXPIRED'],
     ['an SVID whose trust domain has no bundle', () => ({ bundles: new BundleSet([other.bundle]) }), 'BUNDLE_MISSING'],
     ['an empty bundle', () => ({ bundles: new BundleSet([new Bundle(td.trustDomain)]) }), 'SVID_UNTRUSTED'],
     [
