@@ -1,19 +1,16 @@
 /** The life of a proxy's process: identities, listeners, status, READY; reloads; drain; exit code. */
-import { lookup } from 'node:dns/promises';
-import { isIP } from 'node:net';
-import { fail } from '../core/errors.ts';
 import { keepMemoryPrivate } from '../core/native.ts';
 import { runAll } from '../core/tasks.ts';
-import { plainPeerCheck } from '../proxy/plain-peer.ts';
 import type { ProcessSettings } from '../proxy/process-settings.ts';
-import { Proxy } from '../proxy/proxy.ts';
+import type { Proxy } from '../proxy/proxy.ts';
 import type { ProxyMetrics } from '../proxy/metrics.ts';
 import type { StatusPort } from '../proxy/status.ts';
+import type { AlarmClock } from '../spiffe/clock.ts';
 import { checkInspector, shutInspector } from './inspector.ts';
-import { openIdentities } from './proxy-identity.ts';
 import { createProxyLog, type ProxyLog } from './proxy-log.ts';
-import { openObservers, openStatus, pusherOf, sourceOf } from './proxy-observers.ts';
+import { openStatus, pusherOf, sourceOf } from './proxy-observers.ts';
 import { type ProxySignals, watchProxySignals } from './proxy-signals.ts';
+import { aborted, resolveTargets, type Started, startProxy, tellListening } from './proxy-start.ts';
 import { inheritedSockets, Supervisor } from './proxy-systemd.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -37,7 +34,6 @@ export async function runProxy({ settings, terminal, onReady }: ProxyProcess): P
     // without the native edge keys are as safe as the machine's settings make them
   }
   process.umask(UMASK);
-  const signals = watchProxySignals();
   const { clock, env } = terminal;
   const log = createProxyLog({
     format: settings.log.format,
@@ -45,10 +41,19 @@ export async function runProxy({ settings, terminal, onReady }: ProxyProcess): P
     silent: settings.log.quiet.has('all'),
     clock,
   });
+  if (settings.workers > 1) {
+    const workers = await import('./proxy-first.ts');
+    return workers.isWorker() ? workers.runWorker(settings, terminal, log) : workers.runFirst(settings, terminal, log);
+  }
+  const signals = watchProxySignals();
   for (const warning of settings.warnings) log.warn(warning);
   const supervisor = new Supervisor(env, clock);
   try {
-    const running = await start(settings, signals, log, terminal);
+    const inherited = inheritedSockets(env, process.pid);
+    if (settings.resolve) await resolveTargets(settings);
+    const started = await startProxy({ settings, log, clock, listenParts: { inherited }, signal: signals.stop });
+    tellListening(settings, started.proxy.listening, log);
+    const running = await openWatch({ ...started, settings, signals, inherited, log, clock });
     onReady?.(running.proxy);
     return await serve(running, { settings, signals, supervisor, log, terminal });
   } catch (error) {
@@ -58,35 +63,23 @@ export async function runProxy({ settings, terminal, onReady }: ProxyProcess): P
   }
 }
 
-/** In ghostunnel's order: identities, listeners, status port. What was opened before a fault is closed. */
-async function start(settings: ProcessSettings, signals: ProxySignals, log: ProxyLog, { clock, env }: Terminal): Promise<Running> {
-  if (settings.resolve) await resolveTargets(settings);
-  // its schema's library is loaded only where there are intentions
-  const intentions =
-    settings.intentions === undefined
-      ? undefined
-      : await (await import('../core/intention-file.ts')).IntentionFile.open({ path: settings.intentions, clock, log });
-  const identities = await openIdentities(settings.proxy, { clock, log });
-  // who counts hears of the first connection: it is there before anybody listens
-  const { observers, metrics } = await openObservers(settings, { identities, intentions, log, clock });
-  const inherited = inheritedSockets(env, process.pid);
-  const proxy = new Proxy({
-    settings: settings.proxy,
-    identities,
-    intentions,
-    observers,
-    listenParts: { inherited },
-    plainPeerCheck,
-    log,
-    clock,
-  });
-  await proxy.start(signals.stop);
-  settings.proxy.listeners.forEach((one, index) => {
-    log.info('listening for connections', {
-      address: proxy.listening[index]?.address ?? '',
-      network: one.listen.kind === 'tcp' ? 'tcp' : 'unix',
-    });
-  });
+/** The status port and what is pushed, where they were asked for. */
+async function openWatch({
+  proxy,
+  identities,
+  metrics,
+  settings,
+  signals,
+  inherited,
+  log,
+  clock,
+}: Started & {
+  readonly settings: ProcessSettings;
+  readonly signals: ProxySignals;
+  readonly inherited: (name: string) => number;
+  readonly log: ProxyLog;
+  readonly clock: AlarmClock;
+}): Promise<Running> {
   if (!metrics) return { proxy };
   const source = sourceOf(settings, { proxy, identities, metrics });
   const shutdown = () => signals.end('stopped at the status port');
@@ -155,30 +148,4 @@ async function serve(
   if (drained) log.info('shutdown complete: every connection had ended');
   else log.error('shutdown complete: connections were cut', {});
   return drained ? 0 : 1;
-}
-
-/** Throws the signal's reason when it aborts. */
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-    return undefined;
-  });
-}
-
-/** A name that nobody knows is most likely a slip. Throws SETTINGS_INVALID. */
-async function resolveTargets({ proxy }: ProcessSettings): Promise<void> {
-  for (const { target } of proxy.listeners) {
-    if (target.kind !== 'tcp' || isIP(target.host.split('%')[0] ?? '') !== 0) continue;
-    try {
-      await lookup(target.host);
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      throw fail(
-        'SETTINGS_INVALID',
-        `invalid target address: lookup ${target.host}: ${code === 'ENOTFOUND' || code === 'EAI_AGAIN' ? 'no such host' : String(code)} (--skip-resolve leaves it for later)`,
-        { cause },
-      );
-    }
-  }
 }

@@ -17,6 +17,8 @@ export interface Listening {
 export interface ListenParts {
   /** Gives the descriptor of a socket that systemd opened under this name; throws SETTINGS_INVALID when there is none. */
   readonly inherited: (name: string) => number;
+  /** The socket is another process's, which hands it on to several of us. */
+  readonly shared?: boolean | undefined;
   /** Of each accepted socket. False for TLS, whose handshake must not outlive an end from the other side. */
   readonly allowHalfOpen: boolean;
   /** Of a UNIX socket: who may connect. Default 0600. */
@@ -32,7 +34,7 @@ export async function listen(
   parts: ListenParts,
   onConnection: (socket: Socket) => void,
 ): Promise<Listening & { readonly server: Server }> {
-  if (address.kind === 'unix') await removeDead(address.path);
+  if (address.kind === 'unix' && !parts.shared) await removeDead(address.path);
   const server = createServer({ allowHalfOpen: parts.allowHalfOpen, pauseOnConnect: true, noDelay: true }, onConnection);
   const refuse = (cause: NodeJS.ErrnoException) =>
     fail('FAILED_PRECONDITION', `listen ${addressText(address)}: ${wordsOf(cause)}`, { cause });
