@@ -6,13 +6,15 @@ const env = <F extends Flag>(name: string, flag: F): F & { readonly env: string 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
+/** Their rules hold already; a proxy that would need them does not start. */
+const NOT_YET = 'Not read yet:';
 const NOT_OFFERED = 'Not offered, and refused:';
 
 /** Of both commands. */
 export const COMMON = {
-  keystore: env('KEYSTORE_PATH', text('Our certificate and key: PEM, both in one file, or PKCS#12', '', 'path')),
-  cert: env('CERT_PATH', text('Our certificate and those that lead to its authority, PEM', '', 'path')),
-  key: env('KEY_PATH', text('Its private key, PEM', '', 'path')),
+  keystore: env('KEYSTORE_PATH', text(`${NOT_YET} certificate and key in one file, PEM or PKCS#12`, '', 'path')),
+  cert: env('CERT_PATH', text(`${NOT_YET} our certificate and those that lead to its authority, PEM`, '', 'path')),
+  key: env('KEY_PATH', text(`${NOT_YET} its private key, PEM`, '', 'path')),
   storepass: env('KEYSTORE_PASS', text('Password of the keystore. The variable is not seen by other users, the flag is', '', 'password')),
   cacert: env('CACERT_PATH', text('Authorities to judge peers by, PEM; without it those that Node comes with', '', 'path')),
   'use-workload-api': toggle("Our SVID and everybody's authorities come from the SPIFFE Workload API"),

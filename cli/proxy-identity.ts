@@ -40,7 +40,10 @@ async function openIdentity(settings: IdentitySettings, shown: boolean, { clock,
       return new WorkloadIdentity(new X509FileSource({ directory: settings.directory, clock, log }), clock);
     }
     case 'pki':
-      throw fail('SETTINGS_INVALID', 'certificates from files are not read yet: --use-workload-api');
+      throw fail(
+        'SETTINGS_INVALID',
+        'certificates and authorities of a PKI are not read yet: take both from --use-workload-api or --spiffe-dir',
+      );
   }
 }
 

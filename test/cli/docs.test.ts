@@ -17,7 +17,7 @@ const sections = new Map(
 /** The flags that a section names: those of its table with their defaults, and those that every command of the kind has. */
 function told(section: string): Map<string, string | undefined> {
   const flags = new Map<string, string | undefined>();
-  for (const [, name = '', preset] of section.matchAll(/^\| `-([\w-]+)[^`]*` \| (?:`([^`]*)`)? *\|/gm)) flags.set(name, preset ?? '');
+  for (const [, name = '', preset] of section.matchAll(/^\| `--?(\w[\w-]*)[^`]*` \| (?:`([^`]*)`)? *\|/gm)) flags.set(name, preset ?? '');
   for (const [, names = ''] of section.matchAll(/^And ((?:`-[\w-]+`(?:, )?)+)\.$/gm)) {
     for (const [, name = ''] of names.matchAll(/`-([\w-]+)`/g)) flags.set(name, undefined);
   }

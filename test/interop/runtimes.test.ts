@@ -29,7 +29,9 @@ const PROGRAMS = {
 const WORKERD = join(MODULES, `@cloudflare/workerd-linux-${ARCH === 'x64' ? '64' : 'arm64'}/bin/workerd`);
 
 const FAMILIES = ['spiffe-id', 'trust-domain', 'match', 'jwt-svid'] as const;
-const ROWS = FAMILIES.flatMap((family) => expand(readFile(family)).map((row) => ({ family, ...row }) as Row & { readonly family: string }));
+const ROWS: readonly (Row & { readonly family: string })[] = FAMILIES.flatMap((family) =>
+  expand(readFile(family)).map((row) => ({ family, ...row })),
+);
 
 interface Verdict {
   readonly expect: 'accept' | 'reject';

@@ -24,7 +24,7 @@ const saw = { node: process.versions.node };
 
 const client = new WorkloadApiClient(options);
 saw.svids = (await client.fetchX509Context()).svids.map(({ id }) => String(id));
-await client.close();
+client.close();
 
 const source = await X509Source.open(options);
 const good = { source, authorize: matchId('spiffe://example.org/web') };
