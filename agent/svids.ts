@@ -49,6 +49,8 @@ export interface SvidsOptions {
   readonly onChange: (entryIds: readonly string[]) => void;
 }
 
+/** Between tries, when the server signs nothing. */
+const AGAIN_MS = { first: 500, most: 60_000 };
 const MAX_BATCH = 500;
 /** Calls at one time: a single new entry need not wait behind a batch of hundreds. */
 const MAX_CALLS = 3;
@@ -271,7 +273,7 @@ export class Svids {
       if (signal.aborted) throw error;
       this.#batch = Math.max(1, this.#batch >> 1);
       this.#failures++;
-      this.#againAtMs = clock.monotonic() + backoffMs(this.#failures, 500, 60_000);
+      this.#againAtMs = clock.monotonic() + Math.min(backoffMs(this.#failures, AGAIN_MS.first, AGAIN_MS.most), this.#patienceMs(batch));
       log.warn('X509-SVIDs were not signed; trying again', { count: batch.length, error });
       return;
     }
@@ -286,6 +288,13 @@ export class Svids {
     }
     this.#shrink();
     if (changed.length > 0) this.#options.onChange(changed);
+  }
+
+  /** Of SVIDs that end soon: a server that comes back must be asked while they still hold. */
+  #patienceMs(batch: readonly Registration[]): number {
+    const now = this.#options.clock.now();
+    const left = batch.flatMap(({ id }) => this.#svids.get(id)?.notAfterMs ?? []).filter((notAfterMs) => notAfterMs > now);
+    return left.length === 0 ? AGAIN_MS.most : Math.max(AGAIN_MS.first, (Math.min(...left) - now) / 10);
   }
 
   async #newKey(): Promise<KeyObject> {

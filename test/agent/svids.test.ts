@@ -187,3 +187,34 @@ test('the point of renewal keeps an availability target, where 12 hours are left
   expect(renewAtMs(life, { random: 1, targetMs: 24 * 60 * MINUTE })).toBe(24 * 60 * MINUTE - 10 * MINUTE);
   expect(renewAtMs(life, { random: 0.5, targetMs: 40 * 60 * MINUTE })).toBe(24 * 60 * MINUTE);
 });
+
+test.each([
+  ['SVIDs of 30 s', 30_000, 1_000],
+  ['SVIDs of an hour', 60 * MINUTE, 70_000],
+])('a server that was away is asked while what it signed before still holds: %s', async (_, ttl, withinMs) => {
+  ttlMs = ttl;
+  const entry = registration('1', '/1');
+  apply(entry);
+  await settled(1);
+  const first = svids.get(entry);
+  online = false;
+  // due at the latest, then away for most of what is left
+  await clock.advance(0.56 * ttl);
+  await clock.advance(0.3 * ttl);
+  expect(calls.length).toBeGreaterThan(3);
+  online = true;
+  const before = calls.length;
+  await clock.advance(withinMs);
+  await settled(before + 1);
+  expect(svids.get(entry)).not.toBe(first);
+  expect(svids.get(entry)?.notAfterMs).toBeGreaterThan(clock.now());
+});
+
+test('(its negative twin: it is not asked without end)', async () => {
+  ttlMs = 30_000;
+  apply(registration('1', '/1'));
+  await settled(1);
+  online = false;
+  await clock.advance(29_000);
+  expect(calls.length).toBeLessThan(30);
+});
