@@ -1,6 +1,6 @@
 /**
  * `npm start`: a whole installation on this machine, step by step: an enterprise PKI, the server below it, an agent, two workloads that get their identities
- * from a socket and speak mTLS. With `--once` it proves that, and ends.
+ * from a socket and speak mTLS, and a plain service between two proxies. With `--once` it proves that, and ends.
  */
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, linkSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -17,6 +17,7 @@ import { systemClock } from '../../spiffe/clock.ts';
 import { openChannel } from '../../spiffe/rpc/channel.ts';
 import { enterprisePki } from './pki.ts';
 import { Program } from './program.ts';
+import { showProxies } from './proxies.ts';
 
 const ROOT = resolve(import.meta.dirname, '..', '..');
 const TRUST_DOMAIN = 'example.org';
@@ -264,6 +265,14 @@ async function main(signal: AbortSignal): Promise<void> {
     }
     show(`created → ${canary} is there after ${times.created.toFixed(1)} ms; deleted → gone after ${times.deleted.toFixed(1)} ms`);
     channel.close();
+
+    say('A plain HTTP service behind a proxy, called by a program that knows nothing of TLS through another');
+    await showProxies({
+      folder: places.data,
+      trustDomain: TRUST_DOMAIN,
+      start: (who, ...words) => start(`${who}'s proxy`, [who === 'web' ? web : db, ...WARIFU.slice(1), ...words], env),
+      show,
+    });
 
     if (once) {
       say('The same by the command line');
