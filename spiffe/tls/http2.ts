@@ -9,6 +9,7 @@ import {
   type ServerOptions,
 } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
+import { systemClock } from '../clock.ts';
 import { connectSpiffe, type TlsClientSettings } from './client.ts';
 import { feed, type TlsServerSettings } from './server.ts';
 import { tlsPeerOver } from './tls.ts';
@@ -72,8 +73,13 @@ export async function connectHttp2(
   return session;
 }
 
+/** How often it is looked at in the next turns of the event loop; after that, a peer that does not read is waited for by the clock. */
+const TURNS = 10;
+const LOOK_MS = 20;
+
 /** A GOAWAY overtakes requests that were made and not written yet, and they would be refused: it waits for them. */
-export function whenWritten(session: ClientHttp2Session, then: () => void): void {
-  if (!session.destroyed && (session.state.outboundQueueSize ?? 0) > 0) setImmediate(whenWritten, session, then);
-  else then();
+export function whenWritten(session: ClientHttp2Session, then: () => void, turns = TURNS): void {
+  if (session.destroyed || (session.state.outboundQueueSize ?? 0) === 0) then();
+  else if (turns > 0) setImmediate(whenWritten, session, then, turns - 1);
+  else systemClock.after(LOOK_MS, () => whenWritten(session, then, 0));
 }
