@@ -111,7 +111,7 @@ test('a ClientHello of 64 KiB, byte by byte, is over when its time is', async ()
 test('2,000 that say nothing or half a word are held, served around, and let go', async () => {
   const before = descriptors();
   const all = Array.from({ length: 2_000 }, (_, n) => stranger(n % 2 ? HELLO : ''));
-  await Promise.all(all.map((socket) => (socket.connecting ? once(socket, 'connect') : undefined)));
+  await Promise.all(all.map(async (socket) => socket.connecting && once(socket, 'connect')));
   const fresh = await open();
   expect(await echo(fresh)).toBe('still here');
   fresh.destroy();
