@@ -20,7 +20,8 @@ export function parseYaml(text: string, json: boolean, build: Builder, refuse: (
       lineCounter: lines,
       version: '1.2',
       schema: json ? 'json' : 'core',
-      uniqueKeys: true,
+      // it would compare each key with each other one: looked at below
+      uniqueKeys: false,
       prettyErrors: false,
       strict: true,
     });
@@ -53,9 +54,12 @@ export function parseYaml(text: string, json: boolean, build: Builder, refuse: (
         node.items.map((item) => [plain(item as Node | null, depth + 1), position((item as Node | null)?.range?.[0])] as const),
       );
     if (!isMap(node)) throw refuse('expected keys, a list, text, a number, true or false', where);
+    const keys = new Set<string>();
     return build.object(
       node.items.map(({ key, value }) => {
         if (!isScalar(key) || typeof key.value !== 'string') throw refuse('a key is text', position((key as Node | null)?.range?.[0]));
+        if (keys.has(key.value)) throw refuse('Map keys must be unique', position(key.range?.[0]));
+        keys.add(key.value);
         return [key.value, plain(value as Node | null, depth + 1), position(key.range?.[0])] as const;
       }),
     );
